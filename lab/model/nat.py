@@ -1,0 +1,48 @@
+"""NATs as values, in the words of RFC 4787 and RFC 5382: mapping × filtering × port allocation × hairpinning × timeouts.
+
+The classical names (`full-cone`, `home`, `symmetric-random`, …) are presets of these values and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Mapping(Enum):
+    """Which packets of one inner endpoint share an external port (RFC 4787 §4.1)."""
+
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+
+
+class Filtering(Enum):
+    """Who may send to a mapped port (RFC 4787 §5)."""
+
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+
+
+class Ports(Enum):
+    """How the external port of a new mapping is chosen (RFC 4787 §4.2)."""
+
+    PRESERVING = "preserving"
+    SEQUENTIAL = "sequential"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """One NAT's behaviour, for UDP and TCP alike."""
+
+    mapping: Mapping
+    filtering: Filtering
+    ports: Ports
+    hairpin: bool = False
+    "packets from the LAN to the external address come back in (RFC 4787 §6), with their external source"
+    udp_timeout: float = 30.0
+    "seconds without a packet after which a UDP mapping is gone"
+    tcp_timeout: float = 7440.0
+    "seconds, likewise, for TCP"

@@ -1,0 +1,131 @@
+"""What must exist: the values that `build` makes of a topology and `kernel` makes real.
+
+Interface names are short and fixed per kind of space, so that rules and captures can name them: a router has `wan`
+(towards the core) and the bridge `lan`; a host has `eth0`; the core has one port per neighbour. All addresses are text,
+with prefix length where an interface holds them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from lab.model.nat import Nat
+
+
+class SpaceKind(Enum):
+    CORE = "core"
+    ROUTER = "router"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One network namespace."""
+
+    name: str
+    kind: SpaceKind
+    bridges: tuple[str, ...] = ()
+    "bridge interfaces to create in it"
+    sysctls: tuple[tuple[str, str], ...] = ()
+    "path below /proc/sys/net (e.g. `ipv4/ip_forward`) and value"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An interface in a space. A bridge's own address is a Port too, one that no cable ends in."""
+
+    space: str
+    name: str
+    addresses: tuple[str, ...] = ()
+    "`11.0.1.2/24`"
+    bridge: str | None = None
+    "the bridge of the same space that it is plugged into"
+    mac: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """A veth pair."""
+
+    a: Port
+    b: Port
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    space: str
+    destination: str
+    "`default` or a prefix"
+    gateway: str | None
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """nftables text for one space; loading it again replaces it."""
+
+    space: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterPlan:
+    """All that probing and judging need to know about one router."""
+
+    name: str
+    nat: Nat
+    wan: str
+    "its public address, without prefix length"
+    lan: str
+    "the LAN's prefix, `192.168.1.0/24`"
+    gateway: str
+    "its own address on the LAN"
+    hosts: tuple[str, ...]
+    "the spaces on its LAN"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A peer to start."""
+
+    peer: str
+    space: str
+    address: str
+    "its address, without prefix length"
+    impl: str
+    "own, go, rust, js, py"
+    role: str
+    "peer or relay"
+    router: str | None
+    "the router it is behind; None: it is on the internet"
+    port: int = 4001
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """An interface to record, and the name it has in the pcapng."""
+
+    space: str
+    port: str
+    name: str
+    "`home-a/wan`, `alice/eth0`"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A topology made exact. Same topology and seed, same plan."""
+
+    topology: str
+    seed: int
+    spaces: tuple[Space, ...]
+    loose: tuple[Port, ...]
+    "ports without a cable: bridges' own addresses, the core's vantage addresses on `lo`"
+    cables: tuple[Cable, ...]
+    routes: tuple[Route, ...]
+    rules: tuple[RuleSet, ...]
+    routers: tuple[RouterPlan, ...]
+    launches: tuple[Launch, ...]
+    captures: tuple[Capture, ...]
+    vantages: tuple[str, str]
+    "two addresses of the core from which NATs are probed"
