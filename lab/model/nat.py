@@ -1,4 +1,4 @@
-"""NATs as values, in the words of RFC 4787 and RFC 5382: mapping × filtering × port allocation × hairpinning × timeouts.
+"""NATs as values, in the words of RFC 4787 and RFC 5382: mapping, filtering, port allocation, hairpinning, timeouts.
 
 The classical names (`full-cone`, `home`, `symmetric-random`, …) are presets of these values and nothing else.
 """
