@@ -1,0 +1,230 @@
+"""A peer as a scenario sees it: ask it to do things, and look at what it says has happened.
+
+`saw` looks at past and future events alike, so acting and waiting cannot race. A peer that has ended fails every
+question still open with the tail of its stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lab.errors import PeerError, PeerUnsupported
+from lab.peers.answers import Dialled, Echoed, Info, Pinged, Reserved
+from lab.peers.contract import MAX_LINE, Answer, Event, Nonsense, Refusal, Unsupported, command, parse
+from lab.plan.plan import Launch
+
+MAX_EVENTS = 100_000
+"Events kept of one peer; one that says more is talking nonsense."
+TAIL_LINES = 12
+"Lines of stderr that an error quotes."
+GRACE = 3.0
+"Seconds that a peer has to stop before it is killed."
+
+Where = Callable[..., bool]
+
+
+class Peer:
+    """One running peer. Made by `start`, ended by `stop`."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        process: asyncio.subprocess.Process,
+        stderr: Path,
+        on_line: Callable[[str, bytes], None],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.name = launch.peer
+        self.launch = launch
+        self.events: list[Event] = []
+        self.nonsense: list[Nonsense] = []
+        self.identity: Info | None = None
+        self._process = process
+        self._stderr = stderr
+        self._on_line = on_line
+        self._on_event = on_event
+        self._ids = itertools.count(1)
+        self._open: dict[int, asyncio.Future[Answer | Refusal | Unsupported]] = {}
+        self._news = asyncio.Condition()
+        self._ended: str | None = None
+        self._reader = asyncio.create_task(self._read(), name=f"read {self.name}")
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.name} {self.launch.impl} in {self.launch.space}>"
+
+    @property
+    def pid(self) -> int:
+        """The process, as numbered in the lab's own PID namespace."""
+        return self._process.pid
+
+    @property
+    def peer_id(self) -> str:
+        """Its peer id, known once it is ready."""
+        return self._who().peer
+
+    @property
+    def version(self) -> str:
+        """Implementation and version, e.g. `punchlab-python 0.1.0`."""
+        who = self._who()
+        return f"{who.implementation} {who.version}"
+
+    @property
+    def address(self) -> str:
+        """The full address of its listener in its own network."""
+        return f"/ip4/{self.launch.address}/tcp/{self.launch.port}/p2p/{self.peer_id}"
+
+    def through(self, relay: Peer) -> str:
+        """The address of this peer by a relay's circuit."""
+        return f"{relay.address}/p2p-circuit/p2p/{self.peer_id}"
+
+    async def ready(self, within: float) -> Info:
+        """Wait for its first line and learn who it is."""
+        await self.saw("ready", within=within)
+        self.identity = Info.of(self.name, await self.ask("info", timeout=within))
+        return self.identity
+
+    async def ask(self, do: str, *, timeout: float = 30.0, **arguments: Any) -> dict[str, Any]:
+        """Send one command and wait for its answer.
+
+        Raises `PeerUnsupported`, or `PeerError` with the peer's reason, on its silence or on its end.
+        """
+        id = next(self._ids)
+        line = command(id, do, {**arguments, "timeout": timeout})
+        answer: asyncio.Future[Answer | Refusal | Unsupported] = asyncio.get_running_loop().create_future()
+        if self._ended is not None:
+            raise PeerError(self._ended)
+        self._open[id] = answer
+        try:
+            # A little longer than the peer's own deadline, whose reason is the better one.
+            async with asyncio.timeout(timeout + 2.0):
+                await self._send(line)
+                reply = await answer
+        except TimeoutError:
+            raise PeerError(f"{self.name} did not answer `{do}` within {timeout:g} s{self.tail()}") from None
+        finally:
+            self._open.pop(id, None)
+        if isinstance(reply, Unsupported):
+            raise PeerUnsupported(f"{self.name} does not support {reply.what!r} (asked to `{do}`)")
+        if isinstance(reply, Refusal):
+            raise PeerError(f"{self.name} could not {do}: {reply.error}: {reply.why}")
+        return dict(reply.ok)
+
+    async def dial(self, addr: str, *, timeout: float = 30.0) -> Dialled:
+        """Connect to a multiaddr that ends in `/p2p/…`."""
+        return Dialled.of(self.name, await self.ask("dial", timeout=timeout, addr=addr))
+
+    async def reserve(self, relay: Peer, *, timeout: float = 30.0) -> Reserved:
+        """Take a slot at a relay, so that others reach this peer through it."""
+        return Reserved.of(self.name, await self.ask("reserve", timeout=timeout, addr=relay.address))
+
+    async def echo(self, peer: Peer, size: int = 32 * 1024, *, timeout: float = 30.0) -> Echoed:
+        """Send random bytes by `/echo/1.0.0` over the best connection and compare what comes back."""
+        return Echoed.of(self.name, await self.ask("echo", timeout=timeout, peer=peer.peer_id, bytes=size))
+
+    async def ping(self, peer: Peer, *, timeout: float = 30.0) -> Pinged:
+        """One round trip over the best connection."""
+        return Pinged.of(self.name, await self.ask("ping", timeout=timeout, peer=peer.peer_id))
+
+    async def saw(self, name: str, *, within: float, where: Where | None = None) -> Event:
+        """The first event `name`, past or future, for which `where(**fields)` holds."""
+        return await self.saw_any((name,), within=within, where=where)
+
+    async def saw_any(self, names: tuple[str, ...], *, within: float, where: Where | None = None) -> Event:
+        """As `saw`, of several names."""
+        seen = 0
+        try:
+            async with asyncio.timeout(within), self._news:
+                while True:
+                    for event in self.events[seen:]:
+                        if event.name in names and (where is None or where(**event.fields)):
+                            return event
+                    seen = len(self.events)
+                    if self._ended is not None:
+                        raise PeerError(f"{self._ended} before it said {' or '.join(names)}")
+                    await self._news.wait()
+        except TimeoutError:
+            raise PeerError(f"{self.name} said no such {' or '.join(names)} within {within:g} s{self.tail()}") from None
+
+    async def stop(self) -> None:
+        """End it: ask, then close its stdin, then kill. Its exit is recorded, never raised."""
+        process = self._process
+        if process.returncode is None and self._ended is None:
+            self._ended = f"{self.name} was stopped"
+            try:
+                async with asyncio.timeout(GRACE):
+                    await self._send(command(next(self._ids), "stop", {}))
+                    await process.wait()
+            except (TimeoutError, PeerError):
+                if process.returncode is None:
+                    process.kill()
+        await process.wait()
+        await self._reader
+
+    def tail(self) -> str:
+        """The last lines of its stderr, for an error message; empty if there are none."""
+        lines = self._stderr.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:] if self._stderr.exists() else []
+        return f"; its stderr ends: {' | '.join(lines)}" if lines else ""
+
+    def _who(self) -> Info:
+        if self.identity is None:
+            raise PeerError(f"{self.name} is not ready yet")
+        return self.identity
+
+    async def _send(self, line: bytes) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        self._on_line(">", line)
+        try:
+            stdin.write(line)
+            await stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            raise PeerError(self._ended or f"{self.name} no longer reads its stdin{self.tail()}") from None
+
+    async def _read(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        try:
+            while raw := await stdout.readline():
+                self._on_line("<", raw)
+                await self._take(raw)
+        except ValueError:
+            self.nonsense.append(Nonsense("", f"a line of more than {MAX_LINE} bytes"))
+            self._process.kill()
+        code = await self._process.wait()
+        if self._ended is None:
+            self._ended = f"{self.name} ended by itself, exit status {code}{self.tail()}"
+        await self._end()
+
+    async def _take(self, raw: bytes) -> None:
+        line = parse(self.name, raw)
+        match line:
+            case Event():
+                await self._tell(line)
+            case Nonsense():
+                self.nonsense.append(line)
+                await self._tell(Event(self.name, "nonsense", time.time(), {"why": line.why, "line": line.line}))
+            case _:
+                waiting = self._open.get(line.id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(line)
+
+    async def _tell(self, event: Event) -> None:
+        if len(self.events) >= MAX_EVENTS:
+            self._process.kill()
+            return
+        async with self._news:
+            self.events.append(event)
+            self._news.notify_all()
+        self._on_event(event)
+
+    async def _end(self) -> None:
+        for waiting in self._open.values():
+            if not waiting.done():
+                waiting.set_exception(PeerError(str(self._ended)))
+        async with self._news:
+            self._news.notify_all()
