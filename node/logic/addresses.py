@@ -1,0 +1,128 @@
+"""What an address is good for: whether the internet can reach it, whether we may dial it, what a wildcard stands for.
+
+Facts: go-libp2p advertises, observes and punches only addresses that it takes for public, and its list of what is not
+goes beyond RFC 1918: shared (100.64/10), documentation, benchmark and reserved ranges as well, and of IPv6 all but
+2000::/3 (go-multiaddr, `net/private.go`). A name counts as public unless it can only be local. What a relayed address
+starts with is the relay's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import TYPE_CHECKING
+
+from node.errors import ConfigError
+
+if TYPE_CHECKING:
+    from node.names.multiaddr import Multiaddr
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+_NOT_PUBLIC_4 = tuple(
+    IPv4Network(text)
+    for text in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/26",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+)
+_GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_NOT_PUBLIC_6 = (IPv6Network("2001:db8::/32"),)
+_LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
+"""Names that never leave a host or a site: RFC 6761, RFC 6762, RFC 8375."""
+_NAMES = ("dns", "dns4", "dns6", "dnsaddr")
+
+
+def is_public_ip(ip: IPAddress) -> bool:
+    """Return whether the internet routes to `ip`, by go's rules."""
+    if isinstance(ip, IPv4Address):
+        return not any(ip in network for network in _NOT_PUBLIC_4)
+    if ip.ipv4_mapped is not None:
+        return is_public_ip(ip.ipv4_mapped)
+    routed = ip in _GLOBAL_UNICAST_6 or ip in _NAT64
+    return routed and not any(ip in network for network in _NOT_PUBLIC_6)
+
+
+def is_public(addr: Multiaddr) -> bool:
+    """Return whether the first hop of `addr` (its own, or its relay's) is public."""
+    ip = addr.ip
+    if ip is not None:
+        return is_public_ip(ip)
+    for name, value in addr:
+        if name in _NAMES and value is not None:
+            return not any(value == local or value.endswith(f".{local}") for local in _LOCAL_NAMES)
+    return False
+
+
+def is_tcp(addr: Multiaddr) -> bool:
+    """Return whether `addr` is plain TCP to an IP address, apart from a trailing `/p2p`."""
+    names = [name for name, _ in addr]
+    return len(names) >= 2 and names[0] in ("ip4", "ip6") and names[1] == "tcp" and names[2:] in ([], ["p2p"])
+
+
+def is_punchable(addr: Multiaddr) -> bool:
+    """Return whether a hole can be punched to `addr`: public, TCP, not relayed."""
+    return is_tcp(addr) and is_public(addr)
+
+
+def of_interfaces(addr: Multiaddr, ips: Sequence[IPAddress]) -> list[Multiaddr]:
+    """Return what a listen address stands for: itself, or one address for each of the host's `ips` if a wildcard.
+
+    Loopback stays out as long as there is anything else.
+    """
+    wildcard = addr.ip
+    port = addr.port
+    if wildcard is None or port is None or not wildcard.is_unspecified:
+        return [addr]
+    same_version = [ip for ip in ips if ip.version == wildcard.version and not ip.is_unspecified]
+    outward = [ip for ip in same_version if not ip.is_loopback and not ip.is_link_local]
+    return [type(addr).tcp(ip, port) for ip in outward or same_version]
+
+
+def unique(addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
+    """Return the addresses without repetitions, first come first."""
+    return list(dict.fromkeys(addrs))
+
+
+class Gater:
+    """Which IP addresses we neither dial nor accept: the longest prefix that matches decides, none means allowed."""
+
+    def __init__(self, deny: Sequence[str] = (), allow: Sequence[str] = ()) -> None:
+        rules = [(_network(text), False) for text in deny] + [(_network(text), True) for text in allow]
+        self._rules = sorted(rules, key=lambda rule: (-rule[0].prefixlen, rule[1]))
+
+    def allows_ip(self, ip: IPAddress) -> bool:
+        """Return whether `ip` may be dialled or accepted; equal prefixes deny."""
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        for network, allowed in self._rules:
+            if ip.version == network.version and ip in network:
+                return allowed
+        return True
+
+    def allows(self, addr: Multiaddr) -> bool:
+        """Return whether the first hop of `addr` may be dialled or accepted; names are judged once resolved."""
+        ip = addr.ip
+        return ip is None or self.allows_ip(ip)
+
+
+def _network(text: str) -> IPNetwork:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ConfigError(f"not a network in CIDR notation: {text!r} ({error})") from error
