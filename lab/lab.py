@@ -1,0 +1,180 @@
+"""A running lab: the network of a plan, its captures and its peers.
+
+    async with Lab.build(plan, record) as lab:      # namespaces, cables, NATs
+        …                                           # whoever wants to certify the NATs does it here
+        await lab.start()                           # captures, conntrack, then the peers
+        relay, alice, bob = lab.peers("relay", "alice", "bob")
+
+Everything it makes ends with the block: peers first, so that the captures see how they went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from lab.errors import LabError
+from lab.kernel.capture import CaptureSet, CaptureStats
+from lab.kernel.conntrack import ConntrackEvent, ConntrackWatch
+from lab.kernel.network import Network
+from lab.kernel.process import spawn
+from lab.observe.facts import Facts, gather
+from lab.peers.adapter import Adapter
+from lab.peers.contract import MAX_LINE, Event
+from lab.peers.handle import Peer
+from lab.peers.own import OWN
+from lab.plan.plan import Launch, Plan, SpaceKind
+
+ADAPTERS: Mapping[str, Adapter] = {adapter.name: adapter for adapter in (OWN,)}
+"The implementations that a topology can name."
+READY_WITHIN = 30.0
+"Seconds from a peer's start to its first line."
+DRAIN_EVERY = 0.2
+"Seconds between two looks at the capture rings."
+
+
+class Record(Protocol):
+    """Where a lab writes what happens; `lab.run.evidence.Evidence` is one."""
+
+    @property
+    def capture(self) -> Path: ...
+    def home(self, peer: str) -> Path: ...
+    def stderr(self, peer: str) -> Path: ...
+    def event(self, event: Event) -> None: ...
+    def line(self, peer: str, direction: str, raw: bytes) -> None: ...
+    def mapping(self, value: dict[str, Any]) -> None: ...
+    def step(self, name: str) -> AbstractContextManager[None]: ...
+
+
+class Lab:
+    """One network and what runs in it. Made by `build`."""
+
+    def __init__(self, plan: Plan, network: Network, record: Record, adapters: Mapping[str, Adapter]) -> None:
+        self.plan = plan
+        self.network = network
+        self.captured: CaptureStats | None = None
+        self._record = record
+        self._adapters = adapters
+        self._peers: dict[str, Peer] = {}
+        self._captures: CaptureSet | None = None
+        self._watches: list[ConntrackWatch] = []
+        self._drainer: asyncio.Task[None] | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def build(cls, plan: Plan, record: Record, adapters: Mapping[str, Adapter] = ADAPTERS) -> AsyncIterator[Lab]:
+        """Make the plan's network; nothing runs in it yet."""
+        network = await asyncio.to_thread(Network.build, plan)
+        lab = cls(plan, network, record, adapters)
+        try:
+            yield lab
+        finally:
+            await lab._close()
+
+    @property
+    def all_peers(self) -> tuple[Peer, ...]:
+        """Every peer, in the order of the topology."""
+        return tuple(self._peers.values())
+
+    def peer(self, name: str) -> Peer:
+        """One peer by its name in the topology."""
+        try:
+            return self._peers[name]
+        except KeyError:
+            known = ", ".join(self._peers) or "none has been started"
+            raise LabError(f"no peer {name!r} in {self.plan.topology}; its peers: {known}") from None
+
+    def peers(self, *names: str) -> tuple[Peer, ...]:
+        """Several peers by name, in the order asked for."""
+        return tuple(self.peer(name) for name in names)
+
+    @asynccontextmanager
+    async def step(self, name: str) -> AsyncIterator[None]:
+        """A named part of a scenario: on the timeline, and timed."""
+        with self._record.step(name):
+            yield
+
+    async def start(self, options: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        """Begin recording, start every peer of the plan and wait until all are ready.
+
+        `options` are further arguments for a peer's program, by peer.
+        """
+        self._start_recording()
+        with self._record.step("peers start"):
+            async with asyncio.TaskGroup() as group:
+                for launch in self.plan.launches:
+                    group.create_task(self._start_peer(launch, (options or {}).get(launch.peer, ())))
+
+    async def facts(self) -> Facts:
+        """What the wire and the peers have shown up to now."""
+        if self._captures is not None:
+            self._captures.drain()
+        events = [event.to_json() for peer in self._peers.values() for event in peer.events]
+        return await asyncio.to_thread(gather, self.plan, self._record.capture, events)
+
+    async def stop_peers(self) -> None:
+        """End all peers and wait for them."""
+        async with asyncio.TaskGroup() as group:
+            for peer in self._peers.values():
+                group.create_task(peer.stop())
+
+    def _start_recording(self) -> None:
+        self._captures = CaptureSet(self.plan.captures, self.network.spaces, self._record.capture)
+        self._captures.start()
+        routers = [space.name for space in self.plan.spaces if space.kind is SpaceKind.ROUTER]
+        self._watches = [ConntrackWatch(self.network.spaces[name], name) for name in routers]
+        self._drainer = asyncio.create_task(self._drain(), name="drain the captures")
+
+    async def _drain(self) -> None:
+        while True:
+            self._take()
+            await asyncio.sleep(DRAIN_EVERY)
+
+    def _take(self) -> None:
+        if self._captures is not None:
+            self._captures.drain()
+        for watch in self._watches:
+            for event in watch.drain():
+                self._mapping(event)
+
+    def _mapping(self, event: ConntrackEvent) -> None:
+        self._record.mapping(event.to_json())
+
+    async def _start_peer(self, launch: Launch, options: tuple[str, ...]) -> None:
+        adapter = self._adapters.get(launch.impl)
+        if adapter is None:
+            known = ", ".join(self._adapters)
+            raise LabError(f"peer {launch.peer}: no implementation {launch.impl!r} here; there are: {known}")
+        home = self._record.home(launch.peer)
+        stderr = self._record.stderr(launch.peer)
+        process = await spawn(
+            self.network.spaces[launch.space],
+            adapter.argv(launch, options),
+            env=adapter.environment(launch, home),
+            cwd=home,
+            stderr_path=stderr,
+            limit=MAX_LINE,
+        )
+
+        def said(direction: str, raw: bytes) -> None:
+            self._record.line(launch.peer, direction, raw)
+
+        peer = self._peers[launch.peer] = Peer(launch, process, stderr, said, self._record.event)
+        await peer.ready(READY_WITHIN)
+
+    async def _close(self) -> None:
+        try:
+            await self.stop_peers()
+        finally:
+            if self._drainer is not None:
+                self._drainer.cancel()
+                await asyncio.gather(self._drainer, return_exceptions=True)
+            self._take()
+            for watch in self._watches:
+                watch.close()
+            if self._captures is not None:
+                self.captured = self._captures.stop()
+            await asyncio.to_thread(self.network.close)

@@ -1,0 +1,37 @@
+"""What must hold before a lab may judge anybody: every NAT measures as declared, and nothing leaks past the NATs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from lab.lab import Lab
+from lab.run import leaks
+from lab.run.certify import Certificate, certify
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The lab's examination of itself."""
+
+    certificates: tuple[Certificate, ...]
+    leaks: tuple[str, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each reason not to trust this lab; empty where all is well."""
+        wrong = [
+            f"{c.router} does not measure as declared: {'; '.join(c.differences)}"
+            for c in self.certificates
+            if not c.ok
+        ]
+        return (*wrong, *(f"leak: {leak}" for leak in self.leaks))
+
+
+async def examine(lab: Lab) -> Gate:
+    """Probe every NAT of the lab and look for ways around them; afterwards the NATs have forgotten the probes."""
+    network, plan = lab.network, lab.plan
+    found = await leaks.check(network, plan)
+    probes = [certify(network, router, plan.vantages, full=False) for router in plan.routers]
+    certificates = await asyncio.gather(*probes)
+    return Gate(tuple(certificates), tuple(found))

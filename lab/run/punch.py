@@ -1,0 +1,86 @@
+"""The scenario that the lab exists for: reserve, reach through the relay, punch, and talk over what came of it.
+
+bob    reserves a slot at the relay
+alice  reaches bob through it
+both   punch (DCUtR); the end is a direct connection or bob's giving up
+alice  echoes a payload over the best path there is
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from lab.lab import Lab
+from lab.peers.answers import Dialled
+from lab.peers.handle import Peer
+
+ECHO_BYTES = 16 * 1024
+"Far below what a relay lets through (128 KiB each way), far above the chatter of idle connections."
+PUNCH_WITHIN = 60.0
+"Seconds for all attempts of a hole punch together."
+SETTLE_WITHIN = 15.0
+"Seconds after the punch in which the relayed connection is to be given up."
+
+
+@dataclass
+class Progress:
+    """What has been reached so far; what a failed scenario leaves here is still worth reporting."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    "length of each step, by name"
+    relayed: Dialled | None = None
+    path: str | None = None
+    "what the peers say of the final path"
+    first_direct: float | None = None
+    "seconds from the start of the punch to the direct connection, on the peers' clock"
+    echo: tuple[float, float] | None = None
+    "Unix seconds between which the echo ran"
+
+
+async def punch(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: Progress) -> None:
+    """Run the scenario; raises `PeerError` where a peer fails it."""
+    async with _timed(lab, progress, f"{listener.name} reserves a slot", "reserve"):
+        await listener.reserve(relay)
+    async with _timed(lab, progress, f"{dialer.name} reaches {listener.name} through the relay", "relayed"):
+        progress.relayed = await dialer.dial(listener.through(relay))
+    async with _timed(lab, progress, "both punch", "punch"):
+        await _await_punch(dialer, listener, progress)
+    async with _timed(lab, progress, f"{dialer.name} echoes over the final path", "echo"):
+        began = time.time()
+        echoed = await dialer.echo(listener, ECHO_BYTES)
+        progress.echo = (began, time.time())
+    progress.path = echoed.path
+
+
+async def _await_punch(dialer: Peer, listener: Peer, progress: Progress) -> None:
+    """Wait for the direct connection on both sides, or until the side that punches has given up."""
+    began = next((e.at for e in listener.events if e.name == "connected" and _is(e.fields, dialer, "relayed")), None)
+    end = await listener.saw("punch", within=PUNCH_WITHIN, where=_ended)
+    if end.get("stage") == "gave-up":
+        return
+    direct = await dialer.saw("connected", within=SETTLE_WITHIN, where=lambda **f: _is(f, listener, "direct"))
+    progress.first_direct = direct.at - (began if began is not None else direct.at)
+    # The relay's byte count can only stand still once nothing of theirs is left there.
+    await dialer.saw("disconnected", within=SETTLE_WITHIN, where=lambda **f: _is(f, listener, "relayed"))
+
+
+def _ended(stage: str = "", **_: object) -> bool:
+    return stage in ("succeeded", "gave-up")
+
+
+def _is(fields: object, peer: Peer, path: str) -> bool:
+    return isinstance(fields, dict) and fields.get("peer") == peer.peer_id and fields.get("path") == path
+
+
+@asynccontextmanager
+async def _timed(lab: Lab, progress: Progress, title: str, key: str) -> AsyncIterator[None]:
+    """A step of the lab whose length goes into the progress as well."""
+    began = time.monotonic()
+    try:
+        async with lab.step(title):
+            yield
+    finally:
+        progress.seconds[key] = time.monotonic() - began

@@ -1,0 +1,87 @@
+"""A topology, made real and examined, for as long as a scenario runs in it.
+
+async with laboratory(topology, evidence, seed=1) as lab:
+    relay, alice, bob = lab.peers("relay", "alice", "bob")
+    …
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lab.errors import LabError
+from lab.lab import Lab
+from lab.model.topology import Topology
+from lab.plan.build import build
+from lab.plan.codec import plan_to_json
+from lab.run.certify import certificate_to_json
+from lab.run.evidence import Evidence
+from lab.run.gate import Gate, examine
+
+Options = Mapping[str, tuple[str, ...]]
+"Further arguments for peers' programs, by peer."
+
+
+class Inconclusive(LabError):
+    """The lab is not what it was declared to be, so nothing can be said of the peers."""
+
+
+@asynccontextmanager
+async def laboratory(
+    topology: Topology, evidence: Evidence, *, seed: int = 1, options: Options | None = None
+) -> AsyncIterator[Lab]:
+    """Build the topology, certify its NATs, start its peers, and leave the evidence complete when the block ends.
+
+    Raises `Inconclusive` where a NAT does not measure as declared or something leaks; `KernelError` and `PeerError`
+    where a part cannot be built or a peer cannot be started.
+    """
+    plan = build(topology, seed)
+    about = _about(topology, seed)
+    evidence.write("run.json", about)
+    evidence.write("plan.json", plan_to_json(plan))
+    if topology.text:
+        (evidence.path / "topology.toml").write_text(topology.text, "utf-8")
+    try:
+        async with Lab.build(plan, evidence) as lab:
+            with evidence.step("the lab examines itself"):
+                gate = await examine(lab)
+            _admit(evidence, gate)
+            await lab.start(options)
+            yield lab
+        if lab.captured is not None:
+            about["capture"] = {"packets": lab.captured.packets, "dropped": dict(lab.captured.dropped)}
+    finally:
+        evidence.write("run.json", {**about, "finished": time.time()})
+        evidence.close()
+
+
+def _admit(evidence: Evidence, gate: Gate) -> None:
+    evidence.write("certificates.json", [certificate_to_json(certificate) for certificate in gate.certificates])
+    if gate.problems:
+        raise Inconclusive("; ".join(gate.problems))
+
+
+def _about(topology: Topology, seed: int) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "topology": topology.name,
+        "summary": topology.summary,
+        "seed": seed,
+        "started": time.time(),
+        "punchlab": lab_version(),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+    }
+
+
+def lab_version() -> str:
+    """The version of this lab."""
+    try:
+        return version("punchlab")
+    except PackageNotFoundError:
+        return "not installed"

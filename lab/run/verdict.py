@@ -1,0 +1,62 @@
+"""What a scenario's outcome is called, and how the path of a connection is judged.
+
+PASSED and FAILED speak of the peers, INCONCLUSIVE of the lab: it broke, or was not what it was declared to be, so
+nothing can be said of the peers. UNSUPPORTED is a peer's own answer. A verdict is made once and never rewritten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Outcome(Enum):
+    """The four things that can be said of a scenario."""
+
+    PASSED = "PASSED"
+    FAILED = "FAILED"
+    UNSUPPORTED = "UNSUPPORTED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An outcome and the one sentence that gives its reason."""
+
+    outcome: Outcome
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """All that is known of the final path between two peers."""
+
+    predicted: str
+    predicted_why: str
+    claimed: str
+    "what the peers say: direct or relayed"
+    direct_on_wire: bool
+    "payload went both ways between the two NATs while the echo ran"
+    relay_bytes: int
+    "payload bytes that the relay's interface carried while the echo ran"
+    echo_bytes: int
+    "size of the echoed payload, one way"
+
+    @property
+    def seen(self) -> str:
+        """The path as the wire shows it."""
+        if self.direct_on_wire and self.relay_bytes == 0:
+            return "direct"
+        # The payload crosses the relay's interface four times: in and out, there and back.
+        return "relayed" if self.relay_bytes >= 4 * self.echo_bytes else "unclear"
+
+
+def judge(sighting: Sighting) -> Verdict:
+    """Compare the wire with the peers' word first, then with the prediction."""
+    seen = sighting.seen
+    if seen != sighting.claimed:
+        wire = f"{'a' if sighting.direct_on_wire else 'no'} direct flow and {sighting.relay_bytes} B through the relay"
+        return Verdict(Outcome.FAILED, f"the peers say {sighting.claimed}, the wire shows {wire} during the echo")
+    if seen != sighting.predicted:
+        return Verdict(Outcome.FAILED, f"seen {seen}, predicted {sighting.predicted}: {sighting.predicted_why}")
+    return Verdict(Outcome.PASSED, sighting.predicted_why)
