@@ -1,0 +1,33 @@
+"""Names of spaces, interfaces, the rules' table and captures, all in one place because others rely on them.
+
+An interface name has at most 15 bytes in Linux. The core's ports are called after their neighbours, which is why a
+router or a peer may not have a longer name than that, nor one that the core has already (`lo`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+CORE: Final = "core"
+WAN: Final = "wan"
+LAN: Final = "lan"
+ETH: Final = "eth0"
+LOOPBACK: Final = "lo"
+TABLE: Final = "punchlab"
+
+
+def lan_port(index: int) -> str:
+    """The port of a router's bridge that its host number `index` is plugged into."""
+    return f"{LAN}{index}"
+
+
+def capture(space: str, port: str) -> str:
+    """What an interface is called in the pcapng: `home-a/wan`."""
+    return f"{space}/{port}"
+
+
+def mac(seed: int, space: str, port: str) -> str:
+    """A locally administered unicast address that depends on nothing but its arguments."""
+    digest = hashlib.sha256(f"{seed}/{space}/{port}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
