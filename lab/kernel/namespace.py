@@ -1,0 +1,84 @@
+"""Network namespaces without names: a file descriptor that keeps one alive, and ways to act inside it.
+
+A namespace made by unshare(2) exists as long as something refers to it: here one descriptor, plus the processes and
+sockets put into it. When the lab's process ends, however it ends, the kernel takes all of it down: interfaces, routes,
+rules. Nothing is written below /run/netns, so nothing can be left there.
+
+The network namespace is a property of the *thread*. `entered()` moves the calling thread and moves it back; sockets and
+child processes made in between stay in the namespace for good, which is how one process owns sockets everywhere. A
+coroutine must not await while it is entered: other tasks would run in the wrong network.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from lab.errors import KernelError
+from lab.kernel import syscalls
+
+_HERE = "/proc/thread-self/ns/net"
+
+
+class Namespace:
+    """One network namespace, alive until `close()` or the end of the process."""
+
+    __slots__ = ("fd", "name")
+
+    def __init__(self, name: str) -> None:
+        """Make an empty namespace; `name` is for messages only. Raises KernelError."""
+        self.name = name
+        try:
+            self.fd = _make()
+        except OSError as error:
+            raise KernelError(f"{name}: no network namespace: {error.strerror}") from error
+
+    def __repr__(self) -> str:
+        return f"<Namespace {self.name!r} fd={self.fd}>"
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Have the calling thread inside for the length of the block; never await in it."""
+        if self.fd < 0:
+            raise KernelError(f"{self.name}: the namespace is closed")
+        back = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(self.fd, syscalls.CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                syscalls.setns(back, syscalls.CLONE_NEWNET)
+        finally:
+            os.close(back)
+
+    def socket(self, family: int, kind: int, proto: int = 0) -> socket.socket:
+        """Return a socket that lives in this namespace, usable from any thread."""
+        with self.entered():
+            return socket.socket(family, kind, proto)
+
+    def close(self) -> None:
+        """Let go of the namespace; closing twice does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _make() -> int:
+    back = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        try:
+            return os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            syscalls.setns(back, syscalls.CLONE_NEWNET)
+    finally:
+        os.close(back)
