@@ -7,6 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
+
+UDP_TIMEOUT: Final = 30.0
+TCP_TIMEOUT: Final = 7440.0
+SHORTEST: Final = 1.0
+LONGEST: Final = 432000.0
+"bounds of a lifetime; conntrack counts whole seconds and forgets an established flow after five days"
 
 
 class Mapping(Enum):
@@ -42,7 +49,14 @@ class Nat:
     ports: Ports
     hairpin: bool = False
     "packets from the LAN to the external address come back in (RFC 4787 §6), with their external source"
-    udp_timeout: float = 30.0
+    udp_timeout: float = UDP_TIMEOUT
     "seconds without a packet after which a UDP mapping is gone"
-    tcp_timeout: float = 7440.0
+    tcp_timeout: float = TCP_TIMEOUT
     "seconds, likewise, for TCP"
+
+    def __post_init__(self) -> None:
+        for seconds in (self.udp_timeout, self.tcp_timeout):
+            if not (SHORTEST <= seconds <= LONGEST and float(seconds).is_integer()):
+                raise ValueError(
+                    f"a mapping's lifetime is {SHORTEST:.0f} to {LONGEST:.0f} whole seconds, not {seconds}"
+                )

@@ -1,19 +1,60 @@
 """A network as it was asked for: routers with their NATs, and peers behind them or on the internet.
 
-Values only: no addresses, no seed (`lab.plan` chooses those). `lab.model.reading` makes one of a TOML file; the punch
-matrix makes its own (`lab.model.classical`).
+Values only: no addresses, no seed (`lab.plan` chooses those). `load` reads one from a TOML file, in which a wrong key,
+name or value is one line with its place; the punch matrix makes its own (`lab.model.classical`).
+
+    name    = "two-homes"
+    summary = "Two home NATs and a public relay."
+    [router.home-a]
+    nat = "home"
+    [peer.relay]
+    at   = "internet"
+    role = "relay"
+    [peer.alice]
+    at   = "home-a"
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
+from lab.errors import TopologyError
 from lab.model.nat import Nat
+from lab.model.nat_keys import read_nat
+from lab.model.tables import Table, closest, read
 
 INTERNET: Final = "internet"
 "`at` of a peer that is behind no NAT"
+IMPLS: Final = ("own",)
+ROLES: Final = ("peer", "relay")
+MAX_NEIGHBOURS: Final = 250
+"routers and public peers together; each has a network of its own in 11.0.0.0/16"
+MAX_HOSTS: Final = 200
+"peers behind one router"
+MAX_FILE: Final = 256 * 1024
+"bytes of a topology file"
+
+NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,14}")
+"of a router or a peer: an interface of the core is called so, and Linux has 15 bytes for that"
+TITLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"of a topology: part of the name of a run's folder"
+RESERVED: Final = frozenset({INTERNET, "core", "lab", "lo", "all", "default"})
+
+ROUTER_KEYS_LATER: Final[Mapping[str, str]] = MappingProxyType(
+    {"link": "links are not shaped in this version; leave the key out, packets pass without delay or loss"}
+)
+PEER_KEYS_LATER: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "link": "links are not shaped in this version; leave the key out, packets pass without delay or loss",
+        "run": "every peer runs as a process in this version; leave the key out",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +97,8 @@ class Topology:
     peers: tuple[Peer, ...]
     path: Path | None = None
     "the file it came from"
+    text: str = ""
+    "what that file said, or would say"
 
     def router(self, name: str) -> Router:
         """The router of that name; KeyError if there is none."""
@@ -75,3 +118,91 @@ class Topology:
         """The NAT in front of a peer; None if it is on the internet."""
         at = self.peer(peer).at
         return None if at == INTERNET else self.router(at).nat
+
+
+def load(path: Path | str) -> Topology:
+    """The topology of a TOML file; TopologyError if it cannot be read or used."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise TopologyError(f"{path}: {error.strerror or error}") from None
+    if len(data) > MAX_FILE:
+        raise TopologyError(f"{path}: longer than a topology may be, {MAX_FILE // 1024} KiB")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TopologyError(f"{path}:{line}: not text in UTF-8, which TOML is") from None
+    return parse(text, str(path), path)
+
+
+def parse(text: str, filename: str, path: Path | None = None) -> Topology:
+    """The topology of a TOML text; TopologyError names the file, the line, the table and what is allowed."""
+    top = read(text.replace("\r\n", "\n"), filename)
+    top.check_keys(("name", "summary", "router", "peer"))
+    name = top.text("name", '"two-homes"')
+    if not TITLE.fullmatch(name):
+        raise top.error("name", "must be 1 to 64 letters, digits, dots, hyphens and underscores")
+    summary = top.text("summary", '"Two home NATs and a public relay."', default="")
+    if not summary.isprintable():
+        raise top.error("summary", "must be one line of text")
+    tables = {kind: top.tables(kind) for kind in ("router", "peer")}
+    _check_names(tables["router"], tables["peer"])
+    routers = tuple(_router(name, table) for name, table in tables["router"])
+    peers = tuple(_peer(name, table, [router.name for router in routers]) for name, table in tables["peer"])
+    _check_sizes(top, tables["router"], peers)
+    return Topology(name, summary, routers, peers, path, text)
+
+
+def _check_names(routers: list[tuple[str, Table]], peers: list[tuple[str, Table]]) -> None:
+    taken: dict[str, Table] = {}
+    for name, table in [*routers, *peers]:
+        if not NAME.fullmatch(name):
+            rule = "must begin with a letter and have 1 to 15 lower-case letters, digits and hyphens"
+            raise table.error(None, f"the name {rule}")
+        if name in RESERVED:
+            raise table.error(None, f"the name is the lab's own; not allowed: {', '.join(sorted(RESERVED))}")
+        if name in taken:
+            other = taken[name]
+            where = f"[{other.path[0]}.{name}] in line {other.line}"
+            raise table.error(None, f"duplicate name, taken by {where}; a router and a peer may not share one either")
+        taken[name] = table
+
+
+def _router(name: str, table: Table) -> Router:
+    table.check_keys(("nat",), ROUTER_KEYS_LATER)
+    nat, preset = read_nat(table)
+    return Router(name, nat, preset, table.line)
+
+
+def _peer(name: str, table: Table, routers: list[str]) -> Peer:
+    table.check_keys(("at", "impl", "role"), PEER_KEYS_LATER)
+    places = f"routers: {', '.join(routers)}, or {INTERNET!r}" if routers else f"there are none, only {INTERNET!r}"
+    if "at" not in table.values:
+        raise table.error("at", f"there is none; {places}")
+    at = table.text("at", f'"{INTERNET}"')
+    if at not in (*routers, INTERNET):
+        raise table.error("at", f"no such router{closest(at, [*routers, INTERNET])}; {places}")
+    return Peer(
+        name,
+        at,
+        table.choice("impl", IMPLS, IMPLS[0], "no adapter for it in this version"),
+        table.choice("role", ROLES, ROLES[0]),
+        table.line,
+    )
+
+
+def _check_sizes(top: Table, routers: list[tuple[str, Table]], peers: tuple[Peer, ...]) -> None:
+    if not peers:
+        raise top.error(None, 'no peers; add [peer.NAME] with at = "internet" or a router')
+    hosts = Counter(peer.at for peer in peers)
+    for name, table in routers:
+        if name not in hosts:
+            raise table.error(None, f"no peer is behind it; give one at = {name!r}, or leave the router out")
+        if hosts[name] > MAX_HOSTS:
+            raise table.error(None, f"{hosts[name]} peers are behind it; allowed: {MAX_HOSTS}")
+    neighbours = len(routers) + hosts[INTERNET]
+    if neighbours > MAX_NEIGHBOURS:
+        raise top.error(None, f"{neighbours} routers and public peers; allowed: {MAX_NEIGHBOURS} together")

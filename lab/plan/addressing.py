@@ -16,8 +16,6 @@ from typing import Final
 LAN_PREFIX: Final = "192.168.1.0/24"
 LAN_GATEWAY: Final = "192.168.1.1"
 VANTAGES: Final = ("11.255.1.1", "11.255.2.1")
-MAX_NEIGHBOURS: Final = 250
-MAX_HOSTS: Final = 200
 FIRST_HOST: Final = 10
 
 
