@@ -94,6 +94,23 @@ def of_interfaces(addr: Multiaddr, ips: Sequence[IPAddress]) -> list[Multiaddr]:
     return [type(addr).tcp(ip, port) for ip in outward or same_version]
 
 
+def source_for(addr: Multiaddr, listening: Sequence[Multiaddr]) -> Multiaddr | None:
+    """Return the listen address whose port a dial of `addr` should leave from, None when none fits.
+
+    A NAT gives one mapping to one port: only a dial from the listen port shows others where the listener is. A
+    loopback listener cannot leave the host, and any other cannot stay within it but a wildcard.
+    """
+    target = addr.ip
+    if target is None:
+        return None
+    for candidate in listening:
+        ip = candidate.ip
+        fits = ip is not None and ip.version == target.version and is_tcp(candidate)
+        if fits and ip is not None and (ip.is_unspecified or ip.is_loopback == target.is_loopback):
+            return candidate
+    return None
+
+
 def unique(addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
     """Return the addresses without repetitions, first come first."""
     return list(dict.fromkeys(addrs))

@@ -27,10 +27,10 @@ class Failure:
     """Why one address did not yield a connection."""
 
     addr: Multiaddr
-    why: str
+    error: Exception
 
     def __str__(self) -> str:
-        return f"{self.addr}: {self.why}"
+        return f"{self.addr}: {self.error or type(self.error).__name__}"
 
 
 class Dialling:
@@ -82,16 +82,20 @@ class Dialling:
         waits = self._relayed and len(self._active) < self._parallel
         return self._relayed_at if waits else None
 
-    def failed(self, addr: Multiaddr, why: str) -> None:
-        """Note that an address being dialled, or one that must not be, failed."""
-        self._active.discard(addr)
-        self._seen.add(addr)
-        self._failures.append(Failure(addr, why))
+    def failed(self, addr: Multiaddr, error: Exception) -> None:
+        """Note that an address which was due failed."""
+        self._active.remove(addr)
+        self._failures.append(Failure(addr, error))
 
     @property
     def is_exhausted(self) -> bool:
         """True when nothing is being dialled and nothing is left to dial."""
         return not (self._active or self._direct or self._relayed)
+
+    @property
+    def active(self) -> frozenset[Multiaddr]:
+        """The addresses being dialled."""
+        return frozenset(self._active)
 
     @property
     def failures(self) -> tuple[Failure, ...]:

@@ -2,23 +2,41 @@
 
 `Connection` does not choose: it opens streams, negotiates their protocol and serves those of the peer from the
 node's `Handlers`. Which connection is used for what is the swarm's and the host's decision.
+
+    inbound stream ─► bound of negotiating streams ─► multistream-select, 10 s ─► bound of the protocol ─► handler
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from node.errors import ConnectionClosed, DeadlineExceeded, LimitExceeded, NodeError
 from node.events import Direction, Path
+from node.net.negotiate import propose, respond
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
 
     from node.names.multiaddr import Multiaddr
     from node.names.peerid import PeerId
+    from node.net.handlers import Handlers
     from node.net.stream import ByteStream
+    from node.net.tasks import Tasks
+    from node.net.upgrade import Muxed, MuxedStream
 
-__all__ = ["Connection", "Direction", "Path", "Stream"]
+__all__ = ["Connection", "Direction", "Endpoints", "Path", "Stream"]
+
+logger = logging.getLogger(__name__)
+
+NEGOTIATION_TIMEOUT = 10.0
+"""Seconds an inbound stream may take to agree on a protocol, as in rust and js."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds to say goodbye before the transport is dropped."""
 
 
 class Stream:
@@ -55,23 +73,54 @@ class Stream:
         """End both directions at once, losing what is under way."""
         self._inner.reset()
 
+    def __repr__(self) -> str:
+        return f"<Stream {self.protocol} {self.direction.value} {self.connection!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What a connection is known by, apart from its peer."""
+
+    local: Multiaddr
+    remote: Multiaddr
+    direction: Direction
+    path: Path = Path.DIRECT
+    limited: bool = False
+    transport: str = "tcp"
+
 
 class Connection:
     """One open connection: peer, addresses, path and the way to open streams on it."""
 
-    peer: PeerId
-    direction: Direction
-    local: Multiaddr
-    remote: Multiaddr
-    """The address of the socket's other end; over a relay `/…/p2p/R/p2p-circuit` (outbound: `/p2p/PEER` after it)."""
-    path: Path
-    limited: bool
-    """True for a relayed connection whose relay gave a limit: only protocols that opted in run over it."""
-    transport: str
-    security: str
-    muxer: str
-    opened_at: float
-    """Unix seconds."""
+    def __init__(
+        self,
+        muxed: Muxed,
+        endpoints: Endpoints,
+        handlers: Handlers,
+        tasks: Tasks,
+        on_stream: Callable[[Stream], None],
+    ) -> None:
+        self.peer: PeerId = muxed.remote_peer
+        self.direction = endpoints.direction
+        self.local: Multiaddr = endpoints.local
+        self.remote: Multiaddr = endpoints.remote
+        self.path = endpoints.path
+        self.limited = endpoints.limited
+        self.transport = endpoints.transport
+        self.security: str = muxed.security
+        self.muxer: str = muxed.muxer
+        self.opened_at = time.time()
+        self._muxed = muxed
+        self._handlers = handlers
+        self._on_stream = on_stream
+        self._on_closed: Callable[[Connection, str], None] | None = None
+        self._tasks = tasks
+        self._why: str | None = None
+
+    def start(self, on_closed: Callable[[Connection, str], None]) -> None:
+        """Serve the peer's streams from now on; `on_closed` is called once, with the reason of the end."""
+        self._on_closed = on_closed
+        self._muxed.start(self._accept, self._ended)
 
     async def new_stream(
         self, protocols: Sequence[str], *, lazy: bool = False, limited: bool = False, timeout: float = 15.0
@@ -81,17 +130,107 @@ class Connection:
         `limited` must be true for a stream on a limited connection (LimitExceeded otherwise); `lazy` sends the only
         proposal together with the first data.
         """
-        raise NotImplementedError
+        if self.limited and not limited:
+            raise LimitExceeded(f"the relay limits the connection to {self.peer}: {', '.join(protocols)} needs another")
+        if self.is_closed:
+            raise ConnectionClosed(f"the connection to {self.peer} has ended: {self._why}")
+        try:
+            async with asyncio.timeout(timeout):
+                stream = await self._open(protocols, lazy)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no stream for {', '.join(protocols)} to {self.peer} in {timeout:g} s") from None
+        self._on_stream(stream)
+        return stream
+
+    async def _open(self, protocols: Sequence[str], lazy: bool) -> Stream:
+        raw = await self._muxed.open_stream()
+        try:
+            protocol, inner = await propose(raw, protocols, lazy=lazy)
+        except BaseException:
+            raw.reset()
+            raise
+        return Stream(inner, protocol, self, Direction.OUTBOUND)
+
+    def _accept(self, raw: MuxedStream) -> None:
+        if not self._handlers.negotiating.take(self):
+            raw.reset()
+            return
+        self._tasks.spawn(self._serve(raw), f"stream {raw.id} of {self.peer}")
+
+    async def _serve(self, raw: MuxedStream) -> None:
+        try:
+            stream = await self._negotiate(raw)
+        finally:
+            self._handlers.negotiating.give(self)
+        if stream is not None:
+            await self._handle(stream)
+
+    async def _negotiate(self, raw: MuxedStream) -> Stream | None:
+        handlers = self._handlers
+        try:
+            async with asyncio.timeout(NEGOTIATION_TIMEOUT):
+                protocol, inner = await respond(
+                    raw,
+                    lambda name: handlers.supports(name, limited=self.limited),
+                    handlers.listing(limited=self.limited),
+                )
+        except (NodeError, TimeoutError) as error:
+            logger.debug("no protocol on stream %s of %s: %s", raw.id, self.peer, error or "too slow")
+            raw.reset()
+            return None
+        except BaseException:
+            raw.reset()
+            raise
+        return Stream(inner, protocol, self, Direction.INBOUND)
+
+    async def _handle(self, stream: Stream) -> None:
+        handler = self._handlers.handler(stream.protocol)
+        budget = self._handlers.streams.of(stream.protocol)
+        if handler is None or not budget.take(self.peer):
+            logger.debug("%s has too many streams of %s", self.peer, stream.protocol)
+            stream.reset()
+            return
+        try:
+            self._on_stream(stream)
+            await handler(stream)
+            await stream.close()
+        except (NodeError, TimeoutError) as error:
+            logger.debug("%s with %s ended: %s", stream.protocol, self.peer, error or "too slow")
+            stream.reset()
+        except BaseException:
+            stream.reset()
+            raise
+        finally:
+            budget.give(self.peer)
 
     async def ping(self) -> float:
         """Return the muxer's round trip in seconds."""
-        raise NotImplementedError
+        return await self._muxed.ping()
 
     async def close(self, why: str = "closed by us") -> None:
-        """Close the connection and end its streams; returns when the serving tasks have ended."""
-        raise NotImplementedError
+        """Close the connection; its streams end with ConnectionClosed, and their handlers by that."""
+        self._gone(why)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._muxed.close()
+        except (NodeError, TimeoutError) as error:
+            logger.debug("closing %r: %s", self, error or "too slow")
+
+    def _ended(self, error: NodeError | None) -> None:
+        self._gone("closed by the peer" if error is None else str(error))
+
+    def _gone(self, why: str) -> None:
+        if self._why is not None:
+            return
+        self._why = why
+        if self._on_closed is not None:
+            self._on_closed(self, why)
 
     @property
     def is_closed(self) -> bool:
         """True from the moment the connection can no longer be used."""
-        raise NotImplementedError
+        return self._why is not None or self._muxed.is_closed
+
+    def __repr__(self) -> str:
+        state = f"closed: {self._why}" if self._why is not None else self.path.value
+        return f"<Connection {self.direction.value} {self.peer} {self.remote} {state}>"
