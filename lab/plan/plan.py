@@ -28,7 +28,11 @@ class Space:
     bridges: tuple[str, ...] = ()
     "bridge interfaces to create in it"
     sysctls: tuple[tuple[str, str], ...] = ()
-    "path below /proc/sys/net (e.g. `ipv4/ip_forward`) and value"
+    """Path below /proc/sys/net (e.g. `ipv4/ip_forward`) and value.
+
+    Written before the space gets interfaces, which take them over from `default`; those below `netfilter/` once the
+    rules are loaded, for the files come with the module. One that this kernel has no file for is left out.
+    """
 
 
 @dataclass(frozen=True, slots=True)
