@@ -20,10 +20,9 @@ from node.events import Direction, Path
 from node.net.negotiate import propose, respond
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
-
     from node.names.multiaddr import Multiaddr
     from node.names.peerid import PeerId
+    from node.names.varint import Buffer
     from node.net.handlers import Handlers
     from node.net.stream import ByteStream
     from node.net.tasks import Tasks
