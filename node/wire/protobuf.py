@@ -1,4 +1,4 @@
-"""Where the protobuf library meets the wire: its errors become ours, and sizes are checked before anything is parsed."""
+"""Where the protobuf library meets the wire: its errors become ours, and sizes are checked before parsing."""
 
 from __future__ import annotations
 
