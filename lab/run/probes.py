@@ -1,0 +1,376 @@
+"""Sockets that a NAT is probed with: tokens go out at one end, and the probe notes where each arrives and from whom.
+
+    end.send(address) → token      …  NAT  …      probe.arrival(token) → Arrival(end, source)
+
+UDP and TCP have the same face, so that every test is written once. A token is a datagram, or eight bytes on a
+connection: a TCP end uses the connection that it has with that address, and else opens one from the very port that it
+listens on. So it is one endpoint with one mapping, as a UDP socket is, and simultaneous opens come about as they do in
+hole punching.
+
+A token that arrives proves a path. One that does not arrive proves nothing until another, sent after it on the same
+path, has arrived: `Probe.settle` waits for such, and not for a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol, Self
+
+from lab.errors import LabError
+from lab.observe.nat import Address
+
+ANYWHERE: Final = "0.0.0.0"  # noqa: S104 -- in a namespace of our own, on the address that its routes choose
+DEADLINE: Final = 4.0
+"Seconds for a token that must arrive. A SYN whose freshly drawn port had an owner is lost, and comes again after 1 s."
+RESEND: Final = 0.1
+"Seconds after which a datagram that must arrive is sent again."
+QUIET: Final = 0.025
+"Seconds for stragglers once the controls have arrived: two CPUs may take packets in another order than they were sent."
+MAX_ENDS: Final = 64
+"Endpoints of one probe; a NAT is measured with a dozen."
+MAX_CONNECTIONS: Final = 32
+"Connections of one TCP end."
+MAX_TOKENS: Final = 1024
+"Tokens that one probe sends."
+TOKEN: Final = 8
+"Bytes of a token."
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"SO_LINGER of 0 s: close() sends RST, and neither end of a connection lingers in any state."
+
+
+class ProbeError(LabError):
+    """A probe could not measure: a control did not arrive, or a socket could not be had."""
+
+
+class Space(Protocol):
+    """Where sockets are made; `lab.kernel.namespace.Namespace` is one."""
+
+    name: str
+
+    def socket(self, family: int, kind: int, proto: int = 0) -> socket.socket: ...
+
+
+class End(ABC):
+    """One endpoint: a local address that sends tokens and hears them."""
+
+    address: Address
+
+    @abstractmethod
+    def send(self, to: Address) -> bytes:
+        """Send a fresh token at once and return it. Raises `ProbeError` where the network cannot even be tried."""
+
+    @abstractmethod
+    def again(self, token: bytes, to: Address) -> None:
+        """Send a token anew that may have been lost on its way."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Where a token came out, and from whom as it seemed there."""
+
+    end: End
+    source: Address
+
+
+class Probe(ABC):
+    """One protocol's ends, and what became of the tokens between them. `async with` closes all of them."""
+
+    protocol: str
+    kind: socket.SocketKind
+
+    def __init__(self) -> None:
+        self._ends: list[End] = []
+        self._ports: set[int] = set()
+        self._sent: dict[bytes, tuple[End, Address]] = {}
+        self._arrivals: dict[bytes, Arrival] = {}
+        self._refused: set[bytes] = set()
+        self._news = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for end in self._ends:
+            end.close()
+
+    def end(self, space: Space, address: str = ANYWHERE, port: int = 0) -> End:
+        """Open an endpoint in a namespace; port 0 is one that no other end of this probe has. Raises `ProbeError`."""
+        if len(self._ends) >= MAX_ENDS:
+            raise ProbeError(f"more than {MAX_ENDS} {self.protocol} sockets for one NAT")
+        try:
+            end = self._open(space, (address, port or self._free_port(space, address)))
+        except OSError as error:
+            raise ProbeError(f"no {self.protocol} socket in {space.name}: {error.strerror}") from error
+        self._ends.append(end)
+        return end
+
+    def arrival(self, token: bytes) -> Arrival | None:
+        """Where a token came out; None if nowhere so far."""
+        return self._arrivals.get(token)
+
+    def refused(self, token: bytes) -> bool:
+        """Whether the connection that was to carry a token was refused."""
+        return token in self._refused
+
+    async def delivered(self, tokens: Iterable[bytes], within: float = DEADLINE) -> list[Arrival]:
+        """Wait for tokens that must arrive and tell how they did. Raises `ProbeError` naming those that did not."""
+        wanted = list(tokens)
+        try:
+            async with asyncio.timeout(within):
+                while missing := [token for token in wanted if token not in self._arrivals]:
+                    await self._hear_or_resend(missing)
+        except TimeoutError:
+            raise ProbeError(self._complaint(wanted, within)) from None
+        return [self._arrivals[token] for token in wanted]
+
+    async def settle(self, *ways: tuple[End, Address]) -> None:
+        """Wait until all that was sent on these ways has arrived or never will: what is sent now comes after it."""
+        for end, to in ways:
+            await self.delivered([end.send(to)])
+        await asyncio.sleep(QUIET)
+
+    @abstractmethod
+    def _open(self, space: Space, address: Address) -> End: ...
+
+    def _free_port(self, space: Space, address: str) -> int:
+        """The kernel's choice: other probes share the vantages, and one host's ports shall not be another's."""
+        while True:
+            with space.socket(socket.AF_INET, self.kind) as trial:
+                trial.bind((address, 0))
+                port = int(trial.getsockname()[1])
+            if port not in self._ports:
+                self._ports.add(port)
+                return port
+
+    async def _hear_or_resend(self, missing: list[bytes]) -> None:
+        self._news.clear()
+        try:
+            async with asyncio.timeout(RESEND):
+                await self._news.wait()
+        except TimeoutError:
+            for token in missing:
+                end, to = self._sent[token]
+                end.again(token, to)
+
+    def _complaint(self, wanted: list[bytes], within: float) -> str:
+        lost = [self._sent[token] for token in wanted if token not in self._arrivals]
+        ways = ", ".join(f"{end.address[0]}:{end.address[1]} → {to[0]}:{to[1]}" for end, to in lost)
+        return f"{self.protocol} {ways} did not arrive within {within:g} s"
+
+    # What ends tell their probe.
+
+    def sending(self, end: End, to: Address) -> bytes:
+        """A fresh token from an end."""
+        if len(self._sent) >= MAX_TOKENS:
+            raise ProbeError(f"more than {MAX_TOKENS} {self.protocol} tokens for one NAT")
+        token = secrets.token_bytes(TOKEN)
+        self._sent[token] = (end, to)
+        return token
+
+    def heard(self, end: End, token: bytes, source: Address) -> None:
+        """An end has received something; what nobody sent is not ours."""
+        if token in self._sent:
+            self._arrivals.setdefault(token, Arrival(end, source))
+            self._news.set()
+
+    def refuse(self, tokens: Iterable[bytes]) -> None:
+        """The connection that was to carry these tokens was refused."""
+        self._refused.update(tokens)
+        self._news.set()
+
+
+class UdpProbe(Probe):
+    """Tokens as datagrams."""
+
+    protocol = "UDP"
+    kind = socket.SOCK_DGRAM
+
+    def _open(self, space: Space, address: Address) -> End:
+        return _UdpEnd(self, space, address)
+
+
+class _UdpEnd(End):
+    def __init__(self, probe: UdpProbe, space: Space, address: Address) -> None:
+        self._probe = probe
+        self.address = address
+        self._socket = space.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(address)
+        asyncio.get_running_loop().add_reader(self._socket, self._receive)
+
+    def send(self, to: Address) -> bytes:
+        token = self._probe.sending(self, to)
+        self.again(token, to)
+        return token
+
+    def again(self, token: bytes, to: Address) -> None:
+        try:
+            self._socket.sendto(token, to)
+        except OSError as error:
+            raise ProbeError(f"UDP to {to[0]}:{to[1]}: {error.strerror}") from error
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                data, source = self._socket.recvfrom(TOKEN + 1)
+                self._probe.heard(self, data, source)
+        except BlockingIOError:
+            return
+        # An ICMP error of an earlier datagram; what it says shows in the token's absence.
+        except ConnectionRefusedError:
+            return
+
+
+class TcpProbe(Probe):
+    """Tokens as bytes on connections."""
+
+    protocol = "TCP"
+    kind = socket.SOCK_STREAM
+
+    def _open(self, space: Space, address: Address) -> End:
+        return _TcpEnd(self, space, address)
+
+
+@dataclass(slots=True)
+class _Connection:
+    """One connection of an end; without a socket, one that the listener is about to hand out."""
+
+    remote: Address
+    socket: socket.socket | None = None
+    established: bool = False
+    waiting: list[bytes] = field(default_factory=list)
+    "tokens to send once it is established; at most MAX_TOKENS"
+    received: bytearray = field(default_factory=bytearray)
+    "the beginning of a token"
+
+
+class _TcpEnd(End):
+    def __init__(self, probe: TcpProbe, space: Space, address: Address) -> None:
+        self._probe = probe
+        self._space = space
+        self.address = address
+        self._loop = asyncio.get_running_loop()
+        self._connections: dict[Address, _Connection] = {}
+        self._listener = self._bound()
+        self._listener.listen(MAX_CONNECTIONS)
+        self._loop.add_reader(self._listener, self._accept)
+
+    def send(self, to: Address) -> bytes:
+        token = self._probe.sending(self, to)
+        connection = self._connections.get(to) or self._connect(to)
+        connection.waiting.append(token)
+        self._flush(connection)
+        return token
+
+    def again(self, token: bytes, to: Address) -> None:
+        """TCP has seen to that."""
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            self._drop(connection)
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+
+    def _bound(self) -> socket.socket:
+        """A socket on this end's address, beside the others that are on it."""
+        fresh = self._space.socket(socket.AF_INET, socket.SOCK_STREAM)
+        fresh.setblocking(False)
+        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        fresh.bind(self.address)
+        return fresh
+
+    def _connect(self, to: Address) -> _Connection:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            raise ProbeError(f"more than {MAX_CONNECTIONS} connections at {self.address[0]}:{self.address[1]}")
+        connection = self._connections[to] = _Connection(to)
+        attempt = self._bound()
+        result = attempt.connect_ex(to)
+        if result in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
+            attempt.close()  # the kernel has this very connection already, and the listener will hand it out
+            return connection
+        if result not in (0, errno.EINPROGRESS):
+            attempt.close()
+            raise ProbeError(f"TCP to {to[0]}:{to[1]}: {errno.errorcode[result]}")
+        connection.socket = attempt
+        self._loop.add_writer(attempt, self._connected, connection, attempt)
+        return connection
+
+    def _connected(self, connection: _Connection, attempt: socket.socket) -> None:
+        self._loop.remove_writer(attempt)
+        if result := attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            if result == errno.ECONNREFUSED:
+                self._probe.refuse(connection.waiting)
+            self._drop(connection)
+        else:
+            self._establish(connection, attempt)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, remote = self._listener.accept()
+            except BlockingIOError:
+                return
+            if len(self._connections) >= MAX_CONNECTIONS:
+                accepted.close()
+                continue
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            known = self._connections.get(remote)
+            if known is not None and known.socket is not None:
+                self._drop(known)  # an earlier connection from there is over, or this one would not be
+            self._establish(self._connections.setdefault(remote, _Connection(remote)), accepted)
+
+    def _establish(self, connection: _Connection, its: socket.socket) -> None:
+        connection.socket, connection.established = its, True
+        self._loop.add_reader(its, self._receive, connection, its)
+        self._flush(connection)
+
+    def _flush(self, connection: _Connection) -> None:
+        if not connection.established or connection.socket is None:
+            return
+        tokens, connection.waiting = b"".join(connection.waiting), []
+        try:
+            connection.socket.send(tokens)  # at most 8 KiB: the send buffer has room for all of it
+        except ConnectionError:
+            self._drop(connection)
+
+    def _receive(self, connection: _Connection, its: socket.socket) -> None:
+        try:
+            data = its.recv(MAX_TOKENS * TOKEN)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._drop(connection)
+            return
+        connection.received += data
+        while len(connection.received) >= TOKEN:
+            self._probe.heard(self, bytes(connection.received[:TOKEN]), connection.remote)
+            del connection.received[:TOKEN]
+
+    def _drop(self, connection: _Connection) -> None:
+        """Close a connection's socket; it stays known, so that nothing is tried over it again."""
+        if connection.socket is not None:
+            self._loop.remove_writer(connection.socket)
+            self._loop.remove_reader(connection.socket)
+            connection.socket.close()
+        connection.socket, connection.established = None, False
