@@ -1,0 +1,150 @@
+"""A plan made real: namespaces, interfaces, addresses, routes, rule sets; and taken down by letting go of it.
+
+The order is what keeps it short. `nft` runs as a program of its own, so it is started first and works on the other
+core while the interfaces are made: rules name interfaces as text and need none to be there. Settings of conntrack come
+last, when loading the rules has brought conntrack into the namespace; all others come before the interfaces, which
+inherit them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+
+from lab.errors import KernelError
+from lab.kernel import conntrack, nft, offload
+from lab.kernel.link import LOOPBACK, Links, VethEnd
+from lab.kernel.namespace import Namespace
+from lab.plan.plan import Plan, Port, RuleSet, Space
+
+_OPTIONAL = ("bridge/", "ipv6/")
+"Settings of what a kernel may do without: no bridge filter to switch off, no IPv6 to silence."
+_AFTER_RULES = "netfilter/"
+
+
+class Network:
+    """The network of a plan, alive until `close()` or the end of the process. All its methods block."""
+
+    def __init__(self, plan: Plan, spaces: Mapping[str, Namespace], owned: ExitStack) -> None:
+        self.plan = plan
+        self.spaces = spaces
+        "Every space of the plan, by name."
+        self._owned = owned
+
+    @classmethod
+    def build(cls, plan: Plan) -> Network:
+        """Make all of it, in some 30 ms for two homes, or nothing. Raises KernelError, MissingCapability."""
+        with ExitStack() as owned:
+            spaces = {space.name: owned.enter_context(Namespace(space.name)) for space in plan.spaces}
+            _settle(plan.spaces, spaces, after_rules=False)
+            with ExitStack() as unfinished:
+                loadings = [nft.Loading(spaces[rules.space], rules.text) for rules in plan.rules]
+                for loading in loadings:
+                    unfinished.callback(loading.abandon)
+                _wire(plan, spaces)
+                for loading in loadings:
+                    loading.finish()
+                unfinished.pop_all()
+            _settle(plan.spaces, spaces, after_rules=True)
+            return cls(plan, spaces, owned.pop_all())
+        raise AssertionError("the stack swallows nothing")
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def forget(self, router: str) -> None:
+        """Have a router lose every mapping, permission and flow, as by a restart. Raises KernelError."""
+        ns = self.spaces[router]
+        for rules in self._rules_of(router):
+            nft.load(ns, rules.text)
+        conntrack.flush(ns)
+
+    def close(self) -> None:
+        """Let the kernel take everything down; it finishes that on its own time."""
+        self._owned.close()
+
+    def _rules_of(self, space: str) -> Iterator[RuleSet]:
+        return (rules for rules in self.plan.rules if rules.space == space)
+
+
+def _settle(wanted: Iterable[Space], spaces: Mapping[str, Namespace], *, after_rules: bool) -> None:
+    """Write the sysctls that belong before, or after, the rule sets."""
+    for space in wanted:
+        settings = [(path, value) for path, value in space.sysctls if path.startswith(_AFTER_RULES) is after_rules]
+        if settings:
+            with spaces[space.name].entered():
+                for path, value in settings:
+                    _set(space.name, path, value)
+
+
+def _set(space: str, path: str, value: str) -> None:
+    try:
+        Path("/proc/sys/net", path).write_text(value)
+    except FileNotFoundError as error:
+        if not path.startswith(_OPTIONAL):
+            raise KernelError(f"{space}: the kernel has no setting net/{path}") from error
+    except OSError as error:
+        raise KernelError(f"{space}: net/{path} = {value}: {error.strerror}") from error
+
+
+def _wire(plan: Plan, spaces: Mapping[str, Namespace]) -> None:
+    """Make interfaces and give them addresses and routes, one conversation with the kernel per space."""
+    index = _Indexes(plan)
+    with ExitStack() as open_links:
+        links = {name: open_links.enter_context(Links(ns)) for name, ns in spaces.items()}
+        macs = {(port.space, port.name): port.mac for port in plan.loose}
+        for space in plan.spaces:
+            links[space.name].bring_up(LOOPBACK)
+            for bridge in space.bridges:
+                links[space.name].add_bridge(index[space.name, bridge], bridge, macs.get((space.name, bridge)))
+        for cable in plan.cables:
+            links[cable.a.space].add_veth(index.end(cable.a), index.end(cable.b), spaces[cable.b.space])
+        # The far ends have to be there before their own spaces speak of them.
+        for space_links in links.values():
+            space_links.commit()
+        for cable in plan.cables:
+            links[cable.b.space].bring_up(index[cable.b.space, cable.b.name])
+        for port in index.ports:
+            if port.bridge is not None:
+                links[port.space].plug(index[port.space, port.name], index[port.space, port.bridge])
+            for address in port.addresses:
+                links[port.space].add_address(index[port.space, port.name], address)
+        for route in plan.routes:
+            links[route.space].add_route(route.destination, route.gateway, index[route.space, route.port])
+        for space_links in links.values():
+            space_links.commit()
+    for name, interfaces in index.cabled.items():
+        offload.switch_off(spaces[name], interfaces)
+
+
+class _Indexes:
+    """The number of every interface, chosen here, so that the kernel need not be asked for any."""
+
+    def __init__(self, plan: Plan) -> None:
+        ends = [end for cable in plan.cables for end in (cable.a, cable.b)]
+        self.ports = (*plan.loose, *ends)
+        self.cabled: defaultdict[str, list[str]] = defaultdict(list)
+        self._numbers: dict[tuple[str, str], int] = {(space.name, "lo"): LOOPBACK for space in plan.spaces}
+        free = defaultdict[str, "count[int]"](lambda: count(LOOPBACK + 1))
+        for space in plan.spaces:
+            for bridge in space.bridges:
+                self._numbers[space.name, bridge] = next(free[space.name])
+        for end in ends:
+            self._numbers[end.space, end.name] = next(free[end.space])
+            self.cabled[end.space].append(end.name)
+
+    def __getitem__(self, key: tuple[str, str]) -> int:
+        try:
+            return self._numbers[key]
+        except KeyError:
+            raise KernelError(f"{key[0]}: the plan has no interface {key[1]}") from None
+
+    def end(self, port: Port) -> VethEnd:
+        return VethEnd(self[port.space, port.name], port.name, port.mac)
