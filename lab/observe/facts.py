@@ -1,0 +1,108 @@
+"""What the wire shows of a run, asked in the words of a scenario.
+
+facts = gather(plan, capture, events)
+facts.direct_flow("alice", "bob", after=echo_began, before=echo_ended)      payload both ways, past no third?
+facts.bytes(via="relay", after=echo_began, before=echo_ended)               did the relay's count stand still?
+facts.path("alice", "bob", "relay", after=…, before=…)                      both together
+facts.punch("alice", "bob")                                                 SYNs, drops and reasons, handshake
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf
+from pathlib import Path
+from typing import Any, Protocol
+
+from lab.errors import LabError
+from lab.observe.drops import Drop, find_drops
+from lab.observe.flows import Wire
+from lab.observe.holepunch import DirectFlow, Pair, Punch
+from lab.observe.packets import Packet, read
+from lab.plan.plan import Launch, Plan
+
+
+class Named(Protocol):
+    """Anything that stands for a peer of the plan."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Who = str | Named
+
+
+class WirePath(Enum):
+    """How two peers talked within an interval, by the wire alone."""
+
+    DIRECT = "direct"
+    RELAYED = "relayed"
+    BOTH = "both"
+    "there was a direct flow, and the relay carried payload as well"
+    SILENT = "silent"
+    "neither"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run's packets and what follows from them. Intervals are `after <= at < before` in Unix seconds."""
+
+    plan: Plan
+    wire: Wire = field(repr=False)
+    events: tuple[Mapping[str, Any], ...] = field(repr=False)
+    "the peers' events, as in `events.jsonl`"
+    drops: tuple[Drop, ...]
+    "what the NATs did not let in"
+
+    @property
+    def packets(self) -> tuple[Packet, ...]:
+        """Every packet at every interface, in the order of time."""
+        return self.wire.packets
+
+    def bytes(self, via: Who, after: float = -inf, before: float = inf) -> int:
+        """Payload bytes on a peer's own interface, in and out: what a relay forwards is counted twice."""
+        interface = f"{self._launch(via).space}/eth0"
+        return sum(flow.payload(None, after, before) for flow in self.wire.flows_at(interface))
+
+    def direct_flow(self, first: Who, second: Who, after: float = -inf, before: float = inf) -> DirectFlow | None:
+        """The flow by which the two exchanged payload without a third, if every recorder on its way saw it."""
+        return self._pair(first, second).direct_flow(after, before)
+
+    def path(self, first: Who, second: Who, relay: Who, after: float = -inf, before: float = inf) -> WirePath:
+        """Direct if there is a direct flow and the relay's byte count stands still."""
+        direct = self.direct_flow(first, second, after, before) is not None
+        relayed = self.bytes(relay, after, before) > 0
+        if direct:
+            return WirePath.BOTH if relayed else WirePath.DIRECT
+        return WirePath.RELAYED if relayed else WirePath.SILENT
+
+    def punch(self, first: Who, second: Who) -> Punch:
+        """The two peers' way to a direct flow, or what was in it."""
+        return self._pair(first, second).punch(self.drops)
+
+    def _pair(self, first: Who, second: Who) -> Pair:
+        return Pair(self.plan, self.wire, self._launch(first), self._launch(second))
+
+    def _launch(self, who: Who) -> Launch:
+        name = who if isinstance(who, str) else who.name
+        for launch in self.plan.launches:
+            if launch.peer == name:
+                return launch
+        known = ", ".join(launch.peer for launch in self.plan.launches)
+        raise LabError(f"no peer {name!r} in {self.plan.topology}; its peers: {known}")
+
+
+def gather(plan: Plan, capture: Path, events: Iterable[Mapping[str, Any]] = (), *, growing: bool = False) -> Facts:
+    """The facts of a run from its plan, its capture and the peers' events; `LabError` if the capture is not whole.
+
+    `growing` says that the lab is still writing it.
+    """
+    return judge(plan, read(capture, growing), events)
+
+
+def judge(plan: Plan, packets: Iterable[Packet], events: Iterable[Mapping[str, Any]] = ()) -> Facts:
+    """The same from packets that have been read already."""
+    wire = Wire(packets)
+    return Facts(plan, wire, tuple(events), find_drops(plan, wire))

@@ -1,0 +1,188 @@
+"""What the wire says of one pair of peers: is there a direct flow between them, how did it begin, what was in its way?
+
+A flow is direct if every recorder between the two peers saw it carry payload both ways: their own interfaces and the
+public side of each NAT. A relayed connection ends at the relay and another one begins there, so it never passes.
+
+    alice/eth0 ── home-a/lan ── home-a/wan ──(core)── home-b/wan ── home-b/lan ── bob/eth0        over the internet
+    alice/eth0 ── bob/eth0                                                                        on one LAN
+    alice/eth0 ── home-a/lan ── (home-a) ── home-a/lan ── bob/eth0                                hairpin (RFC 4787 §6)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+
+from lab.observe.drops import Drop, lan_of, wan_of
+from lab.observe.flows import Endpoint, Flow, Wire
+from lab.observe.packets import Packet
+from lab.plan.plan import Launch, Plan
+
+
+class Way(Enum):
+    """Where a direct flow runs."""
+
+    INTERNET = "over the internet"
+    LAN = "on their LAN"
+    HAIRPIN = "through their own NAT and back"
+
+
+class Opening(Enum):
+    """How a direct TCP connection began, judged by which SYNs arrived."""
+
+    SIMULTANEOUS = "simultaneous open"
+    "both SYNs arrived, each at a host that had sent its own (RFC 9293 §3.5)"
+    MET = "one SYN met a waiting one"
+    "one SYN arrived, at a host that had sent its own on the same flow; that one was lost on its way"
+    ACCEPTED = "accepted"
+    "one SYN arrived, at a host that had sent none on this flow"
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The beginning of a direct TCP connection; times are Unix seconds."""
+
+    how: Opening
+    opener: str
+    "the peer whose SYN was granted; of a simultaneous open the one whose SYN was the first"
+    syn: float
+    "the first SYN of this connection leaves its host"
+    established: float
+    "both hosts have the connection"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectFlow:
+    """Payload that went both ways between two peers without a third."""
+
+    way: Way
+    proto: str
+    ends: tuple[Endpoint, Endpoint]
+    "each peer's endpoint as the other one knows it: outside its NAT, where there is one"
+    began: Began | None
+    "None for UDP, and where the capture does not hold the beginning"
+    first_byte: float
+    "Unix seconds of the first payload within the interval asked for"
+    payload: tuple[int, int]
+    "bytes from the first to the second peer within that interval, and back"
+
+
+@dataclass(frozen=True, slots=True)
+class Punch:
+    """One pair's way to a direct flow, or what was in it."""
+
+    peers: tuple[str, str]
+    first_syns: tuple[float | None, float | None]
+    "Unix seconds at which each peer's first SYN to the other left its host"
+    direct: DirectFlow | None
+    drops: tuple[Drop, ...]
+    "SYNs and datagrams of one to the other that a NAT dropped"
+
+
+class Pair:
+    """Two peers of a plan, and how to find on the wire what is between them."""
+
+    def __init__(self, plan: Plan, wire: Wire, first: Launch, second: Launch) -> None:
+        self._wire = wire
+        self._first, self._second = first, second
+        self._recorded = frozenset(capture.name for capture in plan.captures)
+        self._public = {router.name: router.wan for router in plan.routers}
+
+    def direct_flow(self, after: float = -inf, before: float = inf) -> DirectFlow | None:
+        """The flow that carried payload both ways within `after <= at < before`; the earliest of several."""
+        candidates = [self._judge(flow, after, before) for flow in self._wire.flows_at(_eth(self._first))]
+        return min(filter(None, candidates), key=lambda direct: direct.first_byte, default=None)
+
+    def punch(self, drops: tuple[Drop, ...]) -> Punch:
+        """All that the wire says of the two, given all drops."""
+        first, second = self._first, self._second
+        return Punch(
+            peers=(first.peer, second.peer),
+            first_syns=(self._first_syn(first, second), self._first_syn(second, first)),
+            direct=self.direct_flow(),
+            drops=tuple(drop for drop in drops if self._concerns(drop.packet)),
+        )
+
+    def _judge(self, near: Flow, after: float, before: float) -> DirectFlow | None:
+        """A flow at the first peer's interface, if it is direct."""
+        ours, theirs = (near.a, near.b) if near.a.address == self._first.address else (near.b, near.a)
+        if ours.address != self._first.address or theirs.address not in self._addresses(self._second, self._first):
+            return None
+        way, needed = self._way(theirs)
+        along = self._wire.along(near)
+        if not needed <= {flow.interface for flow in along if flow.both_ways(after, before)}:
+            return None
+        first_byte = near.first_payload(after, before)
+        far = next((flow for flow in along if flow.interface == _eth(self._second)), None)
+        return DirectFlow(
+            way=way,
+            proto=near.proto,
+            ends=(self._as_seen_by_second(far) or ours, theirs),
+            began=self._began(near, far),
+            first_byte=first_byte.at if first_byte else after,
+            payload=(near.payload(ours, after, before), near.payload(theirs, after, before)),
+        )
+
+    def _way(self, theirs: Endpoint) -> tuple[Way, frozenset[str]]:
+        """Where a flow to that endpoint runs, and which recorders must have seen it."""
+        hosts = {_eth(self._first), _eth(self._second)}
+        if self._first.router is None or self._first.router != self._second.router:
+            nats = {wan_of(peer.router) for peer in (self._first, self._second) if peer.router is not None}
+            return Way.INTERNET, self._recorded & (hosts | nats)
+        if theirs.address == self._second.address:
+            return Way.LAN, self._recorded & hosts
+        return Way.HAIRPIN, self._recorded & (hosts | {lan_of(self._first.router)})
+
+    def _as_seen_by_second(self, far: Flow | None) -> Endpoint | None:
+        if far is None:
+            return None
+        return far.b if far.a.address == self._second.address else far.a
+
+    def _began(self, near: Flow, far: Flow | None) -> Began | None:
+        """Compare what the two hosts saw of the handshake: a SYN that only its sender saw did not arrive."""
+        here, there = near.handshake(), far.handshake() if far else None
+        if here is None:
+            return None
+        arrived_here = here.both_opened or here.opener.address != self._first.address
+        arrived_there = there is not None and (there.both_opened or there.opener.address != self._second.address)
+        ends = [end for end in (here, there) if end is not None]
+        if arrived_here and arrived_there:
+            how, first_is_opener = Opening.SIMULTANEOUS, here.opener.address == self._first.address
+        else:
+            how = Opening.MET if any(end.both_opened for end in ends) else Opening.ACCEPTED
+            first_is_opener = not arrived_here
+        opener = self._first if first_is_opener else self._second
+        return Began(how, opener.peer, min(end.syn for end in ends), max(end.established for end in ends))
+
+    def _first_syn(self, source: Launch, target: Launch) -> float | None:
+        targets = self._addresses(target, source)
+        return next(
+            (
+                packet.at
+                for packet in self._wire.packets
+                if packet.is_syn and packet.interface == _eth(source)
+                if packet.src == source.address and packet.dst in targets
+            ),
+            None,
+        )
+
+    def _concerns(self, packet: Packet) -> bool:
+        """Whether a packet that did not arrive was one peer's to the other's NAT, and not merely an answer."""
+        if packet.proto == "tcp" and not packet.is_syn:
+            return False
+        senders = {seen.space for seen in self._wire.sightings(packet)}
+        pairs = ((self._first, self._second), (self._second, self._first))
+        return any(source.space in senders and packet.dst == self._outside(target) for source, target in pairs)
+
+    def _addresses(self, peer: Launch, seen_from: Launch) -> set[str]:
+        """Where a peer can be reached without a relay."""
+        same_lan = peer.router is not None and peer.router == seen_from.router
+        return {self._outside(peer), peer.address} if same_lan else {self._outside(peer)}
+
+    def _outside(self, peer: Launch) -> str:
+        return peer.address if peer.router is None else self._public[peer.router]
+
+
+def _eth(peer: Launch) -> str:
+    return f"{peer.space}/eth0"
