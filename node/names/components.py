@@ -19,6 +19,7 @@ from node.names.peerid import PeerId
 
 VARIABLE = -1  # the value is preceded by its length as a varint
 MAX_NAME = 255  # bytes of a host name, RFC 1035
+_PCHAR = "!$&'()*+,;=:@"  # what RFC 3986 leaves unescaped in a segment besides letters, digits and -._~
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,10 @@ class Protocol:
     size: int = 0
     to_bytes: Callable[[str], bytes] = str.encode
     to_text: Callable[[bytes], str] = bytes.decode
-    is_path: bool = False
-    "The value is the rest of the address, slashes included."
 
 
-def _ip_text(data: bytes) -> str:
-    return str(ipaddress.ip_address(data))
+def _ip4_text(data: bytes) -> str:
+    return str(ipaddress.IPv4Address(data))
 
 
 def _ip4_bytes(text: str) -> bytes:
@@ -46,6 +45,12 @@ def _ip6_bytes(text: str) -> bytes:
     if "%" in text:
         raise ValueError(f"{text}: a zone is written /ip6zone/…/ip6/…")
     return ipaddress.IPv6Address(text).packed
+
+
+def _ip6_text(data: bytes) -> str:
+    address = ipaddress.IPv6Address(data)
+    mapped = address.ipv4_mapped  # written with dots by all implementations, and by Python since 3.13
+    return str(address) if mapped is None else f"::ffff:{mapped}"
 
 
 def _number(size: int) -> tuple[Callable[[str], bytes], Callable[[bytes], str]]:
@@ -70,16 +75,18 @@ def _name_text(data: bytes) -> str:
     return text
 
 
-def _path_text(data: bytes) -> str:
-    text = data.decode()
-    if not text.startswith("/") or text.endswith("/") or "\0" in text:
-        raise ValueError(f"{text!r} is not the absolute path of a file")
-    return text
-
-
 def _path_bytes(text: str) -> bytes:
-    _path_text(text.encode())
-    return text.encode()
+    """A path written as one segment of a URI, its slashes as %2F; in binary it stands as it is."""
+    data = unquote_to_bytes(text)
+    if not data or b"\0" in data:
+        raise ValueError(f"{text!r} is not a path")
+    return data
+
+
+def _path_text(data: bytes) -> str:
+    text = quote(data, safe=_PCHAR)
+    _path_bytes(text)
+    return text
 
 
 def _peer_bytes(text: str) -> bytes:
@@ -117,24 +124,13 @@ def _onion(size: int) -> tuple[Callable[[str], bytes], Callable[[bytes], str]]:
     return to_bytes, to_text
 
 
-def _http_path_bytes(text: str) -> bytes:
-    data = unquote_to_bytes(text)
-    if not data:
-        raise ValueError("empty path")
-    return data
-
-
-def _http_path_text(data: bytes) -> str:
-    return quote(data, safe="")
-
-
 _PORT = _number(2)
 
 PROTOCOLS = (
-    Protocol(4, "ip4", 4, _ip4_bytes, _ip_text),
+    Protocol(4, "ip4", 4, _ip4_bytes, _ip4_text),
     Protocol(6, "tcp", 2, *_PORT),
     Protocol(33, "dccp", 2, *_PORT),
-    Protocol(41, "ip6", 16, _ip6_bytes, _ip_text),
+    Protocol(41, "ip6", 16, _ip6_bytes, _ip6_text),
     Protocol(42, "ip6zone", VARIABLE, _name_bytes, _name_text),
     Protocol(43, "ipcidr", 1, *_number(1)),
     Protocol(53, "dns", VARIABLE, _name_bytes, _name_text),
@@ -151,7 +147,7 @@ PROTOCOLS = (
     Protocol(290, "p2p-circuit"),
     Protocol(301, "udt"),
     Protocol(302, "utp"),
-    Protocol(400, "unix", VARIABLE, _path_bytes, _path_text, is_path=True),
+    Protocol(400, "unix", VARIABLE, _path_bytes, _path_text),
     Protocol(421, "p2p", VARIABLE, _peer_bytes, _peer_text),
     Protocol(443, "https"),
     Protocol(444, "onion", 12, *_onion(10)),
@@ -167,7 +163,7 @@ PROTOCOLS = (
     Protocol(478, "wss"),
     Protocol(479, "p2p-websocket-star"),
     Protocol(480, "http"),
-    Protocol(481, "http-path", VARIABLE, _http_path_bytes, _http_path_text),
+    Protocol(481, "http-path", VARIABLE, _path_bytes, _path_text),
     Protocol(777, "memory", 8, *_number(8)),
 )
 

@@ -196,9 +196,6 @@ def _split(text: str) -> Iterator[Part]:
             raise DecodeError(f"unknown protocol {name!r} in {text!r}")
         if protocol.size == 0:
             yield name, None
-        elif protocol.is_path:
-            yield name, f"/{rest}"
-            return
         else:
             value, _, rest = rest.partition("/")
             if not value:
@@ -208,9 +205,7 @@ def _split(text: str) -> Iterator[Part]:
 
 def _part_text(part: Part) -> str:
     name, value = part
-    if value is None:
-        return f"/{name}"
-    return f"/{name}{value}" if BY_NAME[name].is_path else f"/{name}/{value}"
+    return f"/{name}" if value is None else f"/{name}/{value}"
 
 
 def _encode_part(name: str, value: str | None) -> bytes:

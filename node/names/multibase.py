@@ -83,8 +83,13 @@ _BASE58_DIGITS = {character: value for value, character in enumerate(BASE58BTC)}
 _BASE36_DIGITS = {character: value for value, character in enumerate(BASE36)}
 
 
-def _strict(name: str, raw_encode: Callable[[bytes], str], raw_decode: Callable[[str], bytes]) -> _Base:
-    """A base whose decoder accepts nothing but what its encoder writes: stray bits and padding are refused."""
+def _strict(
+    name: str,
+    raw_encode: Callable[[bytes], str],
+    raw_decode: Callable[[str], bytes],
+    fold: Callable[[str], str] = str,
+) -> _Base:
+    """A base that decodes nothing but what it encodes, but for case if `fold` ignores it: no stray bits, no padding."""
 
     def strict_decode(text: str) -> bytes:
         if len(text) > MAX_TEXT:
@@ -93,7 +98,7 @@ def _strict(name: str, raw_encode: Callable[[bytes], str], raw_decode: Callable[
             data = raw_decode(text)
         except (binascii.Error, ValueError) as error:
             raise DecodeError(f"not {name}: {error}") from error
-        if raw_encode(data) != text:
+        if raw_encode(data) != fold(text):
             raise DecodeError(f"not {name}: stray characters or bits")
         return data
 
@@ -113,10 +118,10 @@ def _base64_pad(text: str) -> str:
 
 
 _BASES: dict[str, _Base] = {
-    "f": _strict("base16", bytes.hex, bytes.fromhex),
-    "F": _strict("base16upper", lambda data: data.hex().upper(), bytes.fromhex),
-    "b": _strict("base32", _base32_encode, _base32_decode),
-    "B": _strict("base32upper", lambda data: _base32_encode(data).upper(), _base32_decode),
+    "f": _strict("base16", bytes.hex, bytes.fromhex, str.lower),
+    "F": _strict("base16upper", lambda data: data.hex().upper(), bytes.fromhex, str.upper),
+    "b": _strict("base32", _base32_encode, _base32_decode, str.lower),
+    "B": _strict("base32upper", lambda data: _base32_encode(data).upper(), _base32_decode, str.upper),
     "k": _Base(
         "base36",
         lambda data: _number_encode(data, BASE36),

@@ -46,7 +46,7 @@ _HASHLIB = {
 
 @dataclass(frozen=True, slots=True)
 class Multihash:
-    """A digest and the multicodec number of its function, which need not be one of `HashCode`."""
+    """A digest, possibly truncated, and the multicodec number of its function, which need not be one of `HashCode`."""
 
     code: int
     digest: bytes
@@ -70,22 +70,8 @@ class Multihash:
         digest = bytes(data[offset:])
         if len(digest) != length:
             raise DecodeError(f"multihash declares a digest of {length} bytes and holds {len(digest)}")
-        expected = _DIGEST_SIZE.get(code)
-        if expected is not None and length != expected:
-            raise DecodeError(f"{HashCode(code).name} digest of {length} bytes, not {expected}")
         return cls(code, digest)
 
     def to_bytes(self) -> bytes:
         """The binary form."""
         return varint.encode(self.code) + varint.encode(len(self.digest)) + self.digest
-
-
-_DIGEST_SIZE: dict[int, int] = {
-    HashCode.SHA1: 20,
-    HashCode.SHA2_256: 32,
-    HashCode.SHA2_512: 64,
-    HashCode.SHA3_512: 64,
-    HashCode.SHA3_384: 48,
-    HashCode.SHA3_256: 32,
-    HashCode.SHA3_224: 28,
-}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_INLINE_KEY = 42  # bytes of a serialised public key that the spec keeps whole
 MAX_TEXT = 128
+_SHA2_256_SIZE = 32
 _CID_VERSION = 1
 _LIBP2P_KEY = 0x72
 
@@ -36,8 +37,8 @@ class PeerId:
         if multihash.code == HashCode.IDENTITY:
             if not 0 < len(multihash.digest) <= MAX_INLINE_KEY:
                 raise DecodeError(f"peer id holds a key of {len(multihash.digest)} bytes")
-        elif multihash.code != HashCode.SHA2_256:
-            raise DecodeError(f"peer id of hash function {multihash.code:#x}, neither identity nor sha2-256")
+        elif multihash.code != HashCode.SHA2_256 or len(multihash.digest) != _SHA2_256_SIZE:
+            raise DecodeError(f"peer id {multihash.to_bytes().hex()} is neither an identity nor a whole sha2-256 hash")
         self._bytes = bytes(data)
         self._text: str | None = None
 
