@@ -111,6 +111,19 @@ def source_for(addr: Multiaddr, listening: Sequence[Multiaddr]) -> Multiaddr | N
     return None
 
 
+def plausible(addrs: Iterable[Multiaddr], remote: Multiaddr) -> list[Multiaddr]:
+    """Return those of a peer's addresses that can mean the peer, seen from where it is connected from (`remote`).
+
+    Somebody's loopback is ours, and a public peer's private addresses belong to a network that we are not in.
+    """
+    ip = remote.ip
+    if ip is None or ip.is_loopback:
+        return list(addrs)
+    if is_public_ip(ip):
+        return [addr for addr in addrs if is_public(addr)]
+    return [addr for addr in addrs if addr.ip is None or not addr.ip.is_loopback]
+
+
 def unique(addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
     """Return the addresses without repetitions, first come first."""
     return list(dict.fromkeys(addrs))

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from node.names.multiaddr import Multiaddr
     from node.names.peerid import PeerId
     from node.net.connection import Connection
+    from node.net.stream import RawConnection
     from node.net.tasks import Tasks
-    from node.net.tcp import RawConnection
 
 logger = logging.getLogger(__name__)
 

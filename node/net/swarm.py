@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from node.names.multiaddr import Multiaddr
     from node.net.connection import Stream
     from node.net.handlers import Handlers
-    from node.net.tcp import Listener, RawConnection
+    from node.net.stream import RawConnection
+    from node.net.tcp import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -270,8 +271,12 @@ class Swarm:
 
     def best(self, peer: PeerId) -> Connection | None:
         """The connection new streams should use: direct before relayed, unlimited before limited, then the oldest."""
+        return next(iter(self.by_preference(peer)), None)
+
+    def by_preference(self, peer: PeerId) -> list[Connection]:
+        """The connections to one peer, best first, as `best` judges them."""
         usable = [each for each in self._connections.get(peer, ()) if not each.is_closed]
-        return min(usable, key=lambda each: (each.path is Path.RELAYED, each.limited, each.opened_at), default=None)
+        return sorted(usable, key=lambda each: (each.path is Path.RELAYED, each.limited, each.opened_at))
 
     def on_connected(self, callback: Callable[[Connection], None]) -> Unsubscribe:
         """Call back for each new connection, once its streams can be opened."""

@@ -51,7 +51,7 @@ class HostApi(Protocol):
         """Serve `protocol` no more."""
 
     async def connect(self, addr: Multiaddr, *, timeout: float = 15.0) -> Connection:
-        """Connect to the peer named by the last `/p2p` of `addr`, by this address and those known."""
+        """Connect to the peer named by the last `/p2p` of `addr`, by this address."""
 
     async def new_stream(
         self, peer: PeerId, protocols: Sequence[str], *, limited: bool = False, timeout: float = 15.0
@@ -63,6 +63,12 @@ class HostApi(Protocol):
 
     def protocols_of(self, peer: PeerId) -> frozenset[str]:
         """What the peer said it serves; empty when it has not said."""
+
+    def protocols(self) -> list[str]:
+        """What we serve."""
+
+    def observe(self, connection: Connection, observed: Multiaddr) -> None:
+        """Take note of our address as the peer of a direct connection sees it."""
 
     def addrs(self) -> list[Multiaddr]:
         """The addresses we advertise, without `/p2p/<us>`: interfaces, confirmed observations, reservations."""
