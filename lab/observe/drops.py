@@ -19,8 +19,8 @@ from lab.observe.flows import Wire, source_of
 from lab.observe.packets import Packet
 from lab.plan.plan import Plan, RouterPlan
 
-SETTLE_NS: Final = 20_000_000
-"A packet this close to the capture's end is not judged: rings are emptied one after another, its twin may be missing."
+SETTLE_NS: Final = 5_000_000
+"A packet this close to the capture's end is not judged: its twin on the LAN may not have been written yet."
 
 
 @dataclass(frozen=True, slots=True)

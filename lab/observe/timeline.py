@@ -1,0 +1,220 @@
+"""One list of all that happened in a run: packets that decide, NAT mappings, peers' events and the lab's own steps.
+
+A packet is one entry however many interfaces saw it: when and where it left, what its NAT made of its source, and where
+it ended. Only what decides is told: SYN, SYN-ACK, RST, FIN, the first payload and the first datagram of each side of a
+flow, and every drop. With `everything` each packet has its entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Final
+
+from lab.observe.drops import Drop
+from lab.observe.facts import Facts
+from lab.observe.flows import Endpoint, source_of, target_of
+from lab.observe.packets import FIN, RST, SYN, Packet
+from lab.plan.plan import Plan
+
+MAX_ENTRIES: Final = 20_000
+"A run that is longer ends in an entry that says how much was left out."
+MAX_DETAIL: Final = 400
+"Characters of one detail: an event may carry as much as its peer likes."
+
+_DULL: Final = {"event", "at", "who", "name", "stage"}
+"fields of an event that are told elsewhere in its entry, or that it is read by"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a timeline."""
+
+    at: float
+    "seconds since the run began"
+    who: str
+    "a peer, a router, or `lab`"
+    what: str
+    detail: str
+
+
+class Names:
+    """Whom an address belongs to."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._public = {router.wan: router.name for router in plan.routers}
+        self._public |= {launch.address: launch.peer for launch in plan.launches if launch.router is None}
+        self._public |= dict.fromkeys(plan.vantages, "vantage")
+        self._lan: dict[tuple[str | None, str], str] = {
+            (launch.router, launch.address): launch.peer for launch in plan.launches if launch.router is not None
+        }
+        self._lan |= {(router.name, router.gateway): router.name for router in plan.routers}
+        self._router = {launch.space: launch.router for launch in plan.launches}
+
+    def of(self, endpoint: Endpoint, space: str) -> str:
+        """`home-b 11.0.2.2:4001`: an endpoint as `space` knows it; LANs overlap, so it matters who asks."""
+        lan = self._router.get(space, space)
+        name = self._public.get(endpoint.address) or self._lan.get((lan, endpoint.address))
+        return f"{name} {endpoint}" if name else str(endpoint)
+
+
+def timeline(
+    facts: Facts,
+    mappings: Iterable[Mapping[str, Any]] = (),
+    lab_events: Iterable[Mapping[str, Any]] = (),
+    *,
+    began: float,
+    everything: bool = False,
+) -> list[Entry]:
+    """All entries in the order of time.
+
+    `mappings` are the lines of `conntrack.jsonl`; `lab_events` the lab's own of `events.jsonl`; the peers' are in the
+    facts. `began` is the zero, in Unix seconds.
+    """
+    names = Names(facts.plan)
+    entries = [
+        *_packet_entries(facts, names, everything),
+        *_handshake_entries(facts, names),
+        *(_drop_entry(drop, names) for drop in facts.drops),
+        *_mapping_entries(mappings, names, everything),
+        *(_event_entry(event) for event in (*facts.events, *lab_events)),
+    ]
+    entries = [entry for entry in entries if isfinite(entry.at)]
+    entries.sort(key=lambda entry: entry.at)
+    shown = entries[:MAX_ENTRIES]
+    if len(entries) > MAX_ENTRIES:
+        shown.append(Entry(shown[-1].at, "lab", "cut", f"{len(entries) - MAX_ENTRIES} further entries are not shown"))
+    return [Entry(entry.at - began, entry.who, entry.what, entry.detail[:MAX_DETAIL]) for entry in shown]
+
+
+def _packet_entries(facts: Facts, names: Names, everything: bool) -> Iterator[Entry]:
+    dropped = {drop.packet.identity: drop for drop in facts.drops}
+    told: set[tuple[str, Endpoint, Endpoint]] = set()
+    for journey in facts.wire.journeys():
+        first = journey[0]
+        what = _what(first, told)
+        if what or everything:
+            drop = dropped.get(first.identity)
+            yield Entry(first.at, first.space, what or first.kind, _travel(journey, drop, names))
+
+
+def _handshake_entries(facts: Facts, names: Names) -> Iterator[Entry]:
+    for launch in facts.plan.launches:
+        for flow in facts.wire.flows_at(f"{launch.space}/eth0"):
+            handshake = flow.handshake()
+            if handshake is not None:
+                remote = flow.b if flow.a.address == launch.address else flow.a
+                how = "both sent a SYN" if handshake.both_opened else f"SYN from {handshake.opener}"
+                took = (handshake.established - handshake.syn) * 1000
+                detail = f"with {names.of(remote, launch.space)}: {how}, {took:.1f} ms before"
+                yield Entry(handshake.established, launch.peer, "established", detail)
+
+
+def _what(packet: Packet, told: set[tuple[str, Endpoint, Endpoint]]) -> str | None:
+    """What makes a packet worth an entry; None if nothing does. `told` are the sides of flows already heard of."""
+    if packet.flags & (SYN | RST | FIN):
+        if packet.flags & SYN:
+            told.discard((packet.proto, source_of(packet), target_of(packet)))
+        return packet.kind
+    side = (packet.proto, source_of(packet), target_of(packet))
+    if not packet.payload or side in told:
+        return None
+    told.add(side)
+    return "first datagram" if packet.proto == "udp" else "first byte"
+
+
+def _travel(journey: tuple[Packet, ...], drop: Drop | None, names: Names) -> str:
+    """`alice 192.168.1.10:4001 → home-b 11.0.2.2:4001, leaves as home-a 11.0.1.2:4001; reaches bob after 0.4 ms`."""
+    first, last = journey[0], journey[-1]
+    text = f"{names.of(source_of(first), first.space)} → {names.of(target_of(first), first.space)}"
+    masked = next((seen for seen in journey if seen.src != first.src), None)
+    if masked is not None:
+        text += f", leaves as {names.of(source_of(masked), masked.space)}"
+    if first.payload:
+        text += f", {first.payload} B"
+    if drop is not None:
+        return f"{text}; dropped at {drop.router}"
+    if last.space != first.space:
+        text += f"; reaches {last.space} after {(last.ns - first.ns) / 1e6:.1f} ms"
+    return text
+
+
+def _drop_entry(drop: Drop, names: Names) -> Entry:
+    packet = drop.packet
+    ends = f"{names.of(source_of(packet), drop.router)} → {names.of(target_of(packet), drop.router)}"
+    return Entry(drop.at, drop.router, f"drops {packet.kind}", f"{ends}: {drop.why}")
+
+
+def _mapping_entries(lines: Iterable[Mapping[str, Any]], names: Names, everything: bool) -> Iterator[Entry]:
+    for line in lines:
+        match line:
+            case {
+                "at": int() | float() as at,
+                "router": str() as router,
+                "kind": str() as kind,
+                "proto": str() as proto,
+                "orig": [str() as src, int() as sport, str() as dst, int() as dport],
+                "reply": [str() as back_src, int() as back_sport, str() as back_dst, int() as back_dport],
+            }:
+                state = str(line.get("tcp_state") or "").lower()
+                what = {"new": "maps", "destroy": "forgets", "update": "sees"}.get(kind, kind)
+                if what != "sees" or everything or state == "established":
+                    flow = (Endpoint(src, sport), Endpoint(dst, dport))
+                    back = (Endpoint(back_src, back_sport), Endpoint(back_dst, back_dport))
+                    yield Entry(at, router, what, _mapping(router, proto, flow, back, state, names))
+            case _:
+                continue  # a line of another version of the lab; the packets tell what it would have told
+
+
+def _mapping(
+    router: str,
+    proto: str,
+    flow: tuple[Endpoint, Endpoint],
+    back: tuple[Endpoint, Endpoint],
+    state: str,
+    names: Names,
+) -> str:
+    """`tcp alice 192.168.1.10:4001 as 11.0.1.2:4001 for relay 11.0.3.2:4001`, whichever side began."""
+    if back[1] != flow[0]:
+        inner, outer, remote = flow[0], back[1], flow[1]
+    else:
+        inner, outer, remote = back[0], flow[1], flow[0]
+    text = f"{proto} {names.of(inner, router)} as {outer} for {names.of(remote, router)}"
+    return f"{text}, {state}" if state else text
+
+
+def _event_entry(event: Mapping[str, Any]) -> Entry:
+    who, name, stage = (str(event.get(key, "")) for key in ("who", "event", "stage"))
+    at = event.get("at")
+    moment = float(at) if isinstance(at, int | float) else float("nan")
+    if name == "step":
+        what = "begins" if stage == "begin" else "ends"
+        detail = str(event.get("name", ""))
+        if "seconds" in event:
+            detail += f" ({_value(event['seconds'])} s)"
+        if event.get("error"):
+            detail += f": {event['error']}"
+        return Entry(moment, who, what, detail)
+    fields = ", ".join(f"{key} {_value(value)}" for key, value in event.items() if key not in _DULL and value)
+    return Entry(moment, who, f"{name} {stage}".strip(), fields)
+
+
+def _value(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:.3f}"
+        case str():
+            return shortened(value)
+        case list():
+            return " ".join(_value(item) for item in value)
+        case dict():
+            return " ".join(f"{key}={_value(item)}" for key, item in value.items())
+        case _:
+            return str(value)
+
+
+def shortened(text: str) -> str:
+    """Peer ids cut to their last six characters, as logs of libp2p nodes do; and one line."""
+    words = text.replace("\n", " ").split("/")
+    return "/".join(f"…{word[-6:]}" if len(word) > 40 and word.isalnum() else word for word in words)
