@@ -41,6 +41,8 @@ MAX_TOKENS: Final = 1024
 "Tokens that one probe sends."
 TOKEN: Final = 8
 "Bytes of a token."
+PORT_TRIALS: Final = 16
+"Free ports that are tried for one end."
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 "SO_LINGER of 0 s: close() sends RST, and neither end of a connection lingers in any state."
@@ -110,7 +112,7 @@ class Probe(ABC):
         if len(self._ends) >= MAX_ENDS:
             raise ProbeError(f"more than {MAX_ENDS} {self.protocol} sockets for one NAT")
         try:
-            end = self._open(space, (address, port or self._free_port(space, address)))
+            end = self._open(space, (address, port)) if port else self._open_anywhere(space, address)
         except OSError as error:
             raise ProbeError(f"no {self.protocol} socket in {space.name}: {error.strerror}") from error
         self._ends.append(end)
@@ -143,6 +145,20 @@ class Probe(ABC):
 
     @abstractmethod
     def _open(self, space: Space, address: Address) -> End: ...
+
+    def _open_anywhere(self, space: Space, address: str) -> End:
+        """Open on a free port; on another if that one is taken after all.
+
+        A program that is being started holds copies of all our sockets until it executes, the closed one that found the
+        free port among them.
+        """
+        for _ in range(PORT_TRIALS):
+            try:
+                return self._open(space, (address, self._free_port(space, address)))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise ProbeError(f"no free {self.protocol} port in {space.name} after {PORT_TRIALS} trials")
 
     def _free_port(self, space: Space, address: str) -> int:
         """The kernel's choice: other probes share the vantages, and one host's ports shall not be another's."""
@@ -207,7 +223,7 @@ class _UdpEnd(End):
         self.address = address
         self._socket = space.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(address)
+        _bind(self._socket, address)
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
 
     def send(self, to: Address) -> bytes:
@@ -294,7 +310,7 @@ class _TcpEnd(End):
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        fresh.bind(self.address)
+        _bind(fresh, self.address)
         return fresh
 
     def _connect(self, to: Address) -> _Connection:
@@ -374,3 +390,12 @@ class _TcpEnd(End):
             self._loop.remove_reader(connection.socket)
             connection.socket.close()
         connection.socket, connection.established = None, False
+
+
+def _bind(fresh: socket.socket, address: Address) -> None:
+    """Bind a socket, or close it and raise OSError."""
+    try:
+        fresh.bind(address)
+    except OSError:
+        fresh.close()
+        raise
