@@ -46,7 +46,7 @@ _TYPE_MASK = 0x3FFF
 _BUFFER = 1 << 20
 "Bytes of receive buffer asked for; an event is some 200, and the host's rmem_max may allow less."
 _READ_AT_ONCE = 4096
-"Datagrams taken by one `read()`; the rest waits for the next."
+"Datagrams taken by one `drain()`; the rest waits for the next."
 _ANSWER_WITHIN = 10.0
 
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _TIMESTAMP_EVENT = 1, 2, 3, 4, 27
@@ -131,7 +131,7 @@ class ConntrackWatch:
         """The descriptor that becomes readable when there are events."""
         return self._socket.fileno()
 
-    def read(self) -> list[ConntrackEvent]:
+    def drain(self) -> list[ConntrackEvent]:
         """Take the events that wait, without blocking; raises KernelError."""
         events: list[ConntrackEvent] = []
         for _ in range(_READ_AT_ONCE):

@@ -69,11 +69,11 @@ class Links:
         self._link("interface up", index=index, flags=_FLAG_UP, change=_FLAG_UP)
 
     def add_bridge(self, index: int, name: str, mac: str | None) -> None:
-        """Make a bridge without spanning tree or multicast snooping, switched on."""
+        """Make a bridge without spanning tree or multicast snooping, switched off."""
         options = [("IFLA_BR_FORWARD_DELAY", 0), ("IFLA_BR_STP_STATE", 0), ("IFLA_BR_MCAST_SNOOPING", 0)]
         kind = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": options})]
         attrs: list[tuple[str, Any]] = [*_names(name, mac), ("IFLA_LINKINFO", {"attrs": kind})]
-        self._link(f"bridge {name}", attrs, create=True, index=index, flags=_FLAG_UP, change=_FLAG_UP)
+        self._link(f"bridge {name}", attrs, create=True, index=index)
 
     def add_veth(self, end: VethEnd, other: VethEnd, other_ns: Namespace) -> None:
         """Make a veth pair with one end here, switched on, and the other in `other_ns`, off (veth refuses else)."""

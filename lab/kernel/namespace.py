@@ -12,9 +12,11 @@ coroutine must not await while it is entered: other tasks would run in the wrong
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from lab.errors import KernelError
@@ -70,6 +72,39 @@ class Namespace:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def enter_foreign(pid: int, fd: int) -> None:
+    """Go where another process is, into its namespaces and the network behind its descriptor `fd`.
+
+    For a process with one thread that is about to exec. The PID namespace takes in only children, so the caller goes on
+    in a child, and the process it was stays to end as that child does. Raises OSError, such as PermissionError.
+    """
+    folder = Path.cwd()
+    with ExitStack() as opened:
+        kinds = {"user": syscalls.CLONE_NEWUSER, "pid": syscalls.CLONE_NEWPID, "mnt": syscalls.CLONE_NEWNS}
+        doors = [(_door(opened, f"/proc/{pid}/ns/{name}"), kind) for name, kind in kinds.items() if _differs(pid, name)]
+        doors.append((_door(opened, f"/proc/{pid}/fd/{fd}"), syscalls.CLONE_NEWNET))
+        for door, kind in doors:
+            syscalls.setns(door, kind)
+    os.chdir(folder)
+    child = os.fork()
+    if child:
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(code if code >= 0 else 128 - code)
+    syscalls.die_with_parent(signal.SIGKILL)
+
+
+def _door(opened: ExitStack, path: str) -> int:
+    door = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    opened.callback(os.close, door)
+    return door
+
+
+def _differs(pid: int, name: str) -> bool:
+    return Path(f"/proc/{pid}/ns/{name}").stat().st_ino != Path(f"/proc/self/ns/{name}").stat().st_ino
 
 
 def _make() -> int:
