@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from lab.errors import LabError
 from lab.kernel.capture import CaptureSet, CaptureStats
-from lab.kernel.conntrack import ConntrackEvent, ConntrackWatch
+from lab.kernel.conntrack import ConntrackWatch
 from lab.kernel.network import Network
 from lab.kernel.process import spawn
 from lab.observe.facts import Facts, gather
@@ -102,7 +102,7 @@ class Lab:
 
         `options` are further arguments for a peer's program, by peer.
         """
-        self._start_recording()
+        await self._start_recording()
         with self._record.step("peers start"):
             async with asyncio.TaskGroup() as group:
                 for launch in self.plan.launches:
@@ -113,7 +113,7 @@ class Lab:
         if self._captures is not None:
             self._captures.drain()
         events = [event.to_json() for peer in self._peers.values() for event in peer.events]
-        return await asyncio.to_thread(gather, self.plan, self._record.capture, events)
+        return await asyncio.to_thread(gather, self.plan, self._record.capture, events, growing=True)
 
     async def stop_peers(self) -> None:
         """End all peers and wait for them."""
@@ -121,9 +121,10 @@ class Lab:
             for peer in self._peers.values():
                 group.create_task(peer.stop())
 
-    def _start_recording(self) -> None:
-        self._captures = CaptureSet(self.plan.captures, self.network.spaces, self._record.capture)
-        self._captures.start()
+    async def _start_recording(self) -> None:
+        captures = CaptureSet(self.plan.captures, self.network.spaces, self._record.capture)
+        await asyncio.to_thread(captures.start)
+        self._captures = captures
         routers = [space.name for space in self.plan.spaces if space.kind is SpaceKind.ROUTER]
         self._watches = [ConntrackWatch(self.network.spaces[name], name) for name in routers]
         self._drainer = asyncio.create_task(self._drain(), name="drain the captures")
@@ -138,10 +139,7 @@ class Lab:
             self._captures.drain()
         for watch in self._watches:
             for event in watch.drain():
-                self._mapping(event)
-
-    def _mapping(self, event: ConntrackEvent) -> None:
-        self._record.mapping(event.to_json())
+                self._record.mapping(event.to_json())
 
     async def _start_peer(self, launch: Launch, options: tuple[str, ...]) -> None:
         adapter = self._adapters.get(launch.impl)
@@ -176,5 +174,5 @@ class Lab:
             for watch in self._watches:
                 watch.close()
             if self._captures is not None:
-                self.captured = self._captures.stop()
+                self.captured = await asyncio.to_thread(self._captures.stop)
             await asyncio.to_thread(self.network.close)

@@ -68,12 +68,6 @@ class Peer:
         return self._who().peer
 
     @property
-    def version(self) -> str:
-        """Implementation and version, e.g. `punchlab-python 0.1.0`."""
-        who = self._who()
-        return f"{who.implementation} {who.version}"
-
-    @property
     def address(self) -> str:
         """The full address of its listener in its own network."""
         return f"/ip4/{self.launch.address}/tcp/{self.launch.port}/p2p/{self.peer_id}"

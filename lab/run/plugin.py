@@ -159,7 +159,7 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.Tes
         return json.dumps([to_json(config=item.config, report=report) for report in reports], default=str).encode()
 
     try:
-        raw = sandbox.fork_into_sandbox(inside, deadline=_wish(item).deadline)
+        raw = sandbox.fork_into_sandbox(inside, _wish(item).deadline)
     except LabError as error:
         return [_report(item, "call", "failed", f"the scenario's process: {error}")]
     from_json = item.config.hook.pytest_report_from_serializable

@@ -8,10 +8,10 @@ async with laboratory(topology, evidence, seed=1) as lab:
 from __future__ import annotations
 
 import platform
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lab.errors import LabError
@@ -22,6 +22,7 @@ from lab.plan.codec import plan_to_json
 from lab.run.certify import certificate_to_json
 from lab.run.evidence import Evidence
 from lab.run.gate import Gate, examine
+from lab.run.machine import lab_version
 
 Options = Mapping[str, tuple[str, ...]]
 "Further arguments for peers' programs, by peer."
@@ -44,8 +45,8 @@ async def laboratory(
     about = _about(topology, seed)
     evidence.write("run.json", about)
     evidence.write("plan.json", plan_to_json(plan))
-    if topology.text:
-        (evidence.path / "topology.toml").write_text(topology.text, "utf-8")
+    if topology.path is not None:
+        shutil.copyfile(topology.path, evidence.path / "topology.toml")
     try:
         async with Lab.build(plan, evidence) as lab:
             with evidence.step("the lab examines itself"):
@@ -77,11 +78,3 @@ def _about(topology: Topology, seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "kernel": platform.release(),
     }
-
-
-def lab_version() -> str:
-    """The version of this lab."""
-    try:
-        return version("punchlab")
-    except PackageNotFoundError:
-        return "not installed"

@@ -7,23 +7,15 @@ nothing can be said of the peers. UNSUPPORTED is a peer's own answer. A verdict 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
-
-class Outcome(Enum):
-    """The four things that can be said of a scenario."""
-
-    PASSED = "PASSED"
-    FAILED = "FAILED"
-    UNSUPPORTED = "UNSUPPORTED"
-    INCONCLUSIVE = "INCONCLUSIVE"
+from lab.report.results import Mark
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An outcome and the one sentence that gives its reason."""
+    """A mark and the one sentence that gives its reason."""
 
-    outcome: Outcome
+    mark: Mark
     why: str
 
 
@@ -56,7 +48,7 @@ def judge(sighting: Sighting) -> Verdict:
     seen = sighting.seen
     if seen != sighting.claimed:
         wire = f"{'a' if sighting.direct_on_wire else 'no'} direct flow and {sighting.relay_bytes} B through the relay"
-        return Verdict(Outcome.FAILED, f"the peers say {sighting.claimed}, the wire shows {wire} during the echo")
+        return Verdict(Mark.FAILED, f"the peers say {sighting.claimed}, the wire shows {wire} during the echo")
     if seen != sighting.predicted:
-        return Verdict(Outcome.FAILED, f"seen {seen}, predicted {sighting.predicted}: {sighting.predicted_why}")
-    return Verdict(Outcome.PASSED, sighting.predicted_why)
+        return Verdict(Mark.FAILED, f"seen {seen}, predicted {sighting.predicted}: {sighting.predicted_why}")
+    return Verdict(Mark.PASSED, sighting.predicted_why)

@@ -1,0 +1,5 @@
+"""`python -m lab` is `punchlab`."""
+
+from lab.cli import entry
+
+entry()

@@ -1,0 +1,241 @@
+"""The command line, `punchlab`.
+
+Exit status: 0 all well; 1 a scenario did not come out as predicted, or a NAT not as declared; 2 a mistake in what was
+asked; 3 the lab itself failed or the machine lacks something. Errors are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from lab.errors import LabError, MissingCapability, TopologyError
+
+if TYPE_CHECKING:
+    from lab.lab import Lab
+
+OK, NOT_AS_PREDICTED, MISTAKE, BROKEN = 0, 1, 2, 3
+
+
+def entry() -> NoReturn:
+    """What the console script calls."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    _find_programs()
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except TopologyError as error:
+        print(f"punchlab: {error}", file=sys.stderr)
+        return MISTAKE
+    except LabError as error:
+        print(f"punchlab: {error}", file=sys.stderr)
+        return BROKEN
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`punchlab explain latest | head`); nothing is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _find_programs() -> None:
+    """`nft` and `ip` are in sbin, which is not on every user's path."""
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+
+def _in_sandbox(main: Callable[[], int]) -> int:
+    from lab.kernel import sandbox
+
+    problem = sandbox.problem()
+    if problem is not None:
+        raise MissingCapability(problem)
+    return sandbox.run_in_sandbox(lambda: _reported(main))
+
+
+def _reported(main: Callable[[], int]) -> int:
+    """`main`, with the lab's errors told as everywhere; inside the sandbox, whose parent sees only the status."""
+    try:
+        return main()
+    except LabError as error:
+        print(f"punchlab: {error}", file=sys.stderr)
+        return BROKEN
+    except KeyboardInterrupt:
+        return 130
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from lab.kernel.doctor import examine
+
+    findings = examine()
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        print(f"{'ok ' if finding.ok else '-- '} {finding.name:<{width}}  {finding.detail}")
+        if not finding.ok and finding.advice:
+            print(f"    {'':<{width}}  → {finding.advice}")
+    return OK if all(finding.ok for finding in findings if finding.needed) else BROKEN
+
+
+def _nats(arguments: argparse.Namespace) -> int:
+    from lab.run.nats import examine_presets
+
+    return _in_sandbox(lambda: OK if asyncio.run(examine_presets(arguments.presets)) else NOT_AS_PREDICTED)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from lab.run.single import run_topology
+
+    return _in_sandbox(lambda: asyncio.run(run_topology(arguments.topology, arguments.runs, arguments.seed)))
+
+
+def _matrix(arguments: argparse.Namespace) -> int:
+    from lab.run.matrix import Order, run_matrices
+
+    order = Order(
+        dialers=arguments.dialers,
+        listeners=arguments.listeners,
+        jobs=arguments.jobs,
+        repeat=arguments.repeat,
+        seed=arguments.seed,
+    )
+    return _in_sandbox(lambda: asyncio.run(run_matrices(order, arguments.runs)))
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    import time
+    from random import SystemRandom
+
+    from lab.model.topology import load
+    from lab.run.evidence import Evidence, new_run
+    from lab.run.library import locate
+    from lab.run.up import up
+
+    topology = load(locate(arguments.topology))
+    folder = new_run(arguments.runs, topology.name, time.time(), SystemRandom())
+    announce = _announcer(folder)
+    return _in_sandbox(lambda: asyncio.run(up(topology, Evidence(folder), arguments.seed, announce)) or OK)
+
+
+def _announcer(folder: Path) -> Callable[[Lab], None]:
+    def announce(lab: Lab) -> None:
+        for router in lab.plan.routers:
+            print(f"{router.name:<12} {router.wan:<15} LAN {router.lan}  {router.nat}")
+        for peer in lab.all_peers:
+            behind = f"behind {peer.launch.router}" if peer.launch.router else "on the internet"
+            print(f"{peer.name:<12} {peer.launch.address:<15} {behind:<20} {peer.peer_id}")
+        print(f"\nA shell in one of them: punchlab shell {lab.all_peers[-1].name}")
+        print(f"Evidence: {folder}\nCtrl-C ends it.", flush=True)
+
+    return announce
+
+
+def _shell(arguments: argparse.Namespace) -> int:
+    from lab.run.evidence import find_run
+    from lab.run.up import shell
+
+    shell(find_run(arguments.runs, arguments.run), arguments.peer, arguments.argv)
+    return OK
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from lab.report.explain import explain
+    from lab.run.evidence import find_run
+
+    explain(find_run(arguments.runs, arguments.run), everything=arguments.all)
+    return OK
+
+
+def _capture(arguments: argparse.Namespace) -> int:
+    from lab.report.explain import summarise_capture
+    from lab.run.evidence import find_run
+
+    summarise_capture(find_run(arguments.runs, arguments.run))
+    return OK
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from lab.report.terminal import report
+    from lab.run.evidence import find_run
+
+    report(find_run(arguments.runs, arguments.run), arguments.format)
+    return OK
+
+
+def _topologies(arguments: argparse.Namespace) -> int:
+    from lab.model.topology import load
+    from lab.run.library import OURS
+
+    for path in sorted({*OURS.glob("*.toml"), *Path("topologies").resolve().glob("*.toml")}):
+        topology = load(path)
+        print(f"{topology.name:<22} {topology.summary}")
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="punchlab", description="A laptop-sized internet with real NATs, for libp2p.")
+    runs = argparse.ArgumentParser(add_help=False)
+    runs.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default: runs)"
+    )
+    seed = argparse.ArgumentParser(add_help=False)
+    seed.add_argument("--seed", type=int, default=1, help="chance of the plan: same seed, same plan (default: 1)")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], help: str, *parents: argparse.ArgumentParser):  # type: ignore[no-untyped-def]
+        made = verbs.add_parser(name, help=help, description=help, parents=parents)
+        made.set_defaults(command=run)
+        return made
+
+    verb("doctor", _doctor, "tell what this machine offers and what to do where something is missing")
+    nats = verb("nats", _nats, "build NATs, measure them, compare with what they declare")
+    nats.add_argument("presets", nargs="*", metavar="PRESET", help="only these (default: all)")
+    matrix = verb("matrix", _matrix, "punch through every pair of NATs", runs, seed)
+    _matrix_arguments(matrix)
+    for name, run, help in (
+        ("run", _run, "one topology: reserve, reach through the relay, punch, echo; and the verdict"),
+        ("up", _up, "build a topology, start its peers, stay until Ctrl-C"),
+    ):
+        verb(name, run, help, runs, seed).add_argument("topology", help="a name in topologies/ or a TOML file")
+    shell = verb("shell", _shell, "open a shell inside a peer's or router's network namespace", runs)
+    shell.add_argument("peer", help="a peer, a router, or core")
+    shell.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND", help="instead of a shell")
+    shell.add_argument("--run", default="latest", help="which running lab (default: latest)")
+    for name, run, help in (
+        ("explain", _explain, "one run as one timeline: packets, mappings, peers' events"),
+        ("capture", _capture, "what a run's capture holds, by interface"),
+        ("report", _report, "the results of a run"),
+    ):
+        made = verb(name, run, help, runs)
+        made.add_argument("run", nargs="?", default="latest", help="latest, an id, a cell of one, a folder")
+        if name == "explain":
+            made.add_argument("--all", action="store_true", help="every packet, not only those that decide")
+        if name == "report":
+            made.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    verb("topologies", _topologies, "list the library of topologies")
+    return parser
+
+
+def _matrix_arguments(parser: argparse.ArgumentParser) -> None:
+    from lab.model.classical import CLASSICAL
+    from lab.model.presets import PRESETS
+
+    def names(text: str) -> tuple[str, ...]:
+        wanted = tuple(text.split(","))
+        unknown = [name for name in wanted if name not in PRESETS]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no NAT preset {unknown[0]!r}; there are: {', '.join(PRESETS)}")
+        return wanted
+
+    parser.add_argument("--dialers", type=names, default=CLASSICAL, metavar="NATS", help="presets, comma-separated")
+    parser.add_argument("--listeners", type=names, default=CLASSICAL, metavar="NATS", help="likewise")
+    parser.add_argument("--jobs", type=int, default=None, metavar="N", help="cells at a time (default: by processors)")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="whole matrices in a row")

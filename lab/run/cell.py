@@ -1,0 +1,151 @@
+"""One topology, one punch, one verdict: a cell of a matrix, and all of `punchlab run`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from lab.errors import KernelError, LabError, PeerError, PeerUnsupported
+from lab.model.topology import INTERNET, Peer, Topology
+from lab.observe.facts import Facts, gather
+from lab.peers.answers import Info
+from lab.plan.build import build
+from lab.report.results import Cell, Mark, Party, Seconds
+from lab.run.evidence import Evidence
+from lab.run.oracle import Prediction, predict, side_of
+from lab.run.punch import ECHO_BYTES, Progress, punch
+from lab.run.scenario import Inconclusive, laboratory
+from lab.run.verdict import Sighting, Verdict, judge
+
+TRANSPORT = "tcp"
+CELL_WITHIN = 150.0
+"Seconds for one cell from the first namespace to the last process; beyond them something hangs."
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who plays which part of the punch scenario."""
+
+    dialer: str
+    listener: str
+    relay: str
+
+
+def cast(topology: Topology) -> Cast:
+    """The first relay and the first two other peers in the file; raises `LabError` where one is missing."""
+    relays = [peer for peer in topology.peers if peer.role == "relay"]
+    others = [peer for peer in topology.peers if peer.role != "relay"]
+    if not relays or len(others) < 2:
+        raise LabError(f"{topology.name}: a punch needs a relay and two more peers; it has {_count(topology.peers)}")
+    return Cast(others[0].name, others[1].name, relays[0].name)
+
+
+def _count(peers: tuple[Peer, ...]) -> str:
+    return ", ".join(f"{peer.name} ({peer.role})" for peer in peers) or "none"
+
+
+async def run_cell(topology: Topology, evidence: Evidence, seed: int, capture: str) -> Cell:
+    """Run the punch scenario in a fresh lab. Never raises on account of the peers or the lab: the verdict says so.
+
+    `capture` is how the results name the capture: its path relative to their folder.
+    """
+    parts = cast(topology)
+    prediction = predict(side_of(topology, parts.dialer), side_of(topology, parts.listener), TRANSPORT)
+    progress = Progress()
+    known: dict[str, Info] = {}
+    began = time.monotonic()
+    sighting: Sighting | None = None
+    try:
+        async with asyncio.timeout(CELL_WITHIN):
+            await _play(topology, evidence, seed, parts, progress, known)
+        facts = await asyncio.to_thread(gather, build(topology, seed), evidence.capture)
+        sighting = _sight(facts, parts, prediction, progress)
+        verdict = judge(sighting)
+    except* (LabError, TimeoutError) as group:
+        verdict = _blame(group)
+    relayed = progress.relayed
+    return Cell(
+        dialer=_party(topology, parts.dialer, known),
+        listener=_party(topology, parts.listener, known),
+        relay=_party(topology, parts.relay, known),
+        transport=relayed.transport if relayed is not None else TRANSPORT,
+        security=relayed.security if relayed is not None else "",
+        muxer=relayed.muxer if relayed is not None else "",
+        predicted=prediction.path,
+        seen=sighting.seen if sighting is not None else "",
+        verdict=verdict.mark,
+        why=verdict.why,
+        seconds=_seconds(progress, time.monotonic() - began),
+        capture=capture,
+    )
+
+
+def _party(topology: Topology, name: str, known: dict[str, Info]) -> Party:
+    peer = topology.peer(name)
+    info = known.get(name)
+    router = None if peer.public else topology.router(peer.at)
+    return Party(
+        name=name,
+        implementation=info.implementation if info is not None else "",
+        version=info.version if info is not None else "",
+        nat_name=INTERNET if router is None else router.preset or router.name,
+        nat=None if router is None else router.nat,
+    )
+
+
+def _seconds(progress: Progress, total: float) -> Seconds:
+    steps = progress.seconds
+    return Seconds(
+        reserve=steps.get("reserve"),
+        relayed=steps.get("relayed"),
+        direct=progress.first_direct,
+        echo=steps.get("echo"),
+        total=total,
+    )
+
+
+async def _play(
+    topology: Topology, evidence: Evidence, seed: int, parts: Cast, progress: Progress, known: dict[str, Info]
+) -> None:
+    async with laboratory(topology, evidence, seed=seed) as lab:
+        dialer, listener, relay = lab.peers(parts.dialer, parts.listener, parts.relay)
+        known.update({peer.name: peer.identity for peer in (dialer, listener, relay) if peer.identity is not None})
+        await punch(lab, dialer, listener, relay, progress)
+
+
+def _sight(facts: Facts, parts: Cast, prediction: Prediction, progress: Progress) -> Sighting:
+    assert progress.echo is not None
+    assert progress.path is not None
+    began, ended = progress.echo
+    return Sighting(
+        predicted=prediction.path,
+        predicted_why=prediction.why,
+        claimed=progress.path,
+        direct_on_wire=facts.direct_flow(parts.dialer, parts.listener, began, ended) is not None,
+        relay_bytes=facts.bytes(parts.relay, began, ended),
+        echo_bytes=ECHO_BYTES,
+    )
+
+
+def _blame(group: BaseExceptionGroup[BaseException]) -> Verdict:
+    """Whose fault it was: the first peer's if a peer's at all, else the lab's."""
+    causes = list(_leaves(group))
+    for kind, mark in (
+        (Inconclusive, Mark.INCONCLUSIVE),
+        (KernelError, Mark.INCONCLUSIVE),
+        (PeerUnsupported, Mark.UNSUPPORTED),
+        (PeerError, Mark.FAILED),
+    ):
+        for cause in causes:
+            if isinstance(cause, kind):
+                return Verdict(mark, str(cause))
+    cause = causes[0]
+    why = f"not done within {CELL_WITHIN:g} s" if isinstance(cause, TimeoutError) else str(cause)
+    return Verdict(Mark.INCONCLUSIVE, why)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
