@@ -10,7 +10,8 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +19,7 @@ from lab.errors import LabError, MissingCapability, TopologyError
 
 if TYPE_CHECKING:
     from lab.lab import Lab
+    from lab.report.results import Results
 
 OK, NOT_AS_PREDICTED, MISTAKE, BROKEN = 0, 1, 2, 3
 
@@ -86,28 +88,73 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _nats(arguments: argparse.Namespace) -> int:
-    from lab.run.nats import examine_presets
+    from rich.console import Console
 
-    return _in_sandbox(lambda: OK if asyncio.run(examine_presets(arguments.presets)) else NOT_AS_PREDICTED)
+    from lab.model.presets import PRESETS
+    from lab.report.terminal import certificate_table
+    from lab.run.certify import certify_presets
+
+    names = arguments.presets or list(PRESETS)
+
+    def measure() -> int:
+        certificates = asyncio.run(certify_presets(names, full=True))
+        console = Console()
+        console.print(certificate_table(certificates, console.options.ascii_only))
+        as_declared = sum(certificate.ok for certificate in certificates)
+        seconds = max(certificate.seconds for certificate in certificates)
+        print(f"{as_declared} of {len(certificates)} measured as declared, in {seconds:.1f} s")
+        return OK if as_declared == len(certificates) else NOT_AS_PREDICTED
+
+    return _in_sandbox(measure)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lab.run.single import run_topology
+    from lab.model.topology import load
+    from lab.run.cell import cast
+    from lab.run.library import locate
+    from lab.run.matrix import run_single
 
-    return _in_sandbox(lambda: asyncio.run(run_topology(arguments.topology, arguments.runs, arguments.seed)))
+    topology = load(locate(arguments.topology))
+    cast(topology)
+    return _in_sandbox(lambda: _told(*asyncio.run(run_single(topology, arguments.runs, arguments.seed))))
 
 
 def _matrix(arguments: argparse.Namespace) -> int:
-    from lab.run.matrix import Order, run_matrices
+    from lab.run.matrix import Order, run_matrix
 
-    order = Order(
-        dialers=arguments.dialers,
-        listeners=arguments.listeners,
-        jobs=arguments.jobs,
-        repeat=arguments.repeat,
-        seed=arguments.seed,
-    )
-    return _in_sandbox(lambda: asyncio.run(run_matrices(order, arguments.runs)))
+    order = Order(arguments.dialers, arguments.listeners, arguments.jobs, arguments.seed)
+
+    def run() -> int:
+        worst = OK
+        for _ in range(arguments.repeat):
+            with _progress(len(order.pairs)) as done:
+                folder, results = asyncio.run(run_matrix(order, arguments.runs, done))
+            worst = max(worst, _told(folder, results))
+        return worst
+
+    return _in_sandbox(run)
+
+
+@contextmanager
+def _progress(cells: int) -> Iterator[Callable[[object], None]]:
+    """A bar on stderr while cells run; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("punching", total=cells)
+        yield lambda _: progress.advance(task)
+
+
+def _told(folder: Path, results: Results) -> int:
+    """Print results; the exit status that they mean."""
+    from rich.console import Console
+
+    from lab.report.terminal import print_results
+
+    print_results(results, folder, Console())
+    return OK if results.ok else NOT_AS_PREDICTED
 
 
 def _up(arguments: argparse.Namespace) -> int:
