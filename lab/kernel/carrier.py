@@ -1,10 +1,10 @@
 """Wait until cables carry packets, which is later than the kernel's answer that they are up.
 
 A veth end that was switched on before its other end learns of its carrier from a work queue of the kernel (linkwatch),
-up to some milliseconds after everything was acknowledged; until then its queue swallows what it is given. An ARP request
-or a SYN lost like that costs a second, in one network out of twenty. The flag IFF_RUNNING does not tell: it is also set
-while the operational state is still unknown. That state turning `up` does, with any later request to rtnetlink: the work
-queue holds its lock until the interface sends.
+up to some milliseconds after everything was acknowledged; until then its queue swallows what it is given. An ARP
+request or a SYN lost like that costs a second, in one network out of twenty. IFF_RUNNING does not tell: it is also set
+while the operational state is still unknown. That state turning `up` does, with any later request to rtnetlink, because
+the work queue holds its lock until the interface sends.
 """
 
 from __future__ import annotations
