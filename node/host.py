@@ -33,9 +33,9 @@ from node.logic.observed import ObservedAddresses
 from node.names.keys import PrivateKey
 from node.names.multiaddr import Multiaddr
 from node.names.peerid import PeerId
+from node.net import interfaces
 from node.net.connection import Connection, Stream
 from node.net.handlers import Handler, Handlers
-from node.net.interfaces import interface_ips
 from node.net.swarm import Swarm, Unsubscribe
 from node.protocols.echo import Echo
 from node.protocols.identify import Identify
@@ -43,7 +43,9 @@ from node.protocols.perf import Perf
 from node.protocols.ping import Ping
 
 if TYPE_CHECKING:
-    from node.protocols.api import HostApi
+    from node.protocols.dcutr import Dcutr
+    from node.protocols.relay_client import RelayClient
+    from node.protocols.relay_server import RelayServer
 
 logger = logging.getLogger(__name__)
 
@@ -102,15 +104,18 @@ class Host:
         self.ping = Ping(self)
         self.echo = Echo(self)
         self.perf = Perf(self)
-        self._optional = _optional_services(self, config)
+        self.relay_client: RelayClient | None = None
+        self.relay_server: RelayServer | None = None
+        self.dcutr: Dcutr | None = None
         self._exit = contextlib.AsyncExitStack()
+        self._closing = False
 
     async def __aenter__(self) -> Host:
         async with contextlib.AsyncExitStack() as stack:
             self._swarm.on_connected(self._connected)
             self._swarm.on_disconnected(self._disconnected)
             stack.push_async_callback(self._swarm.close)
-            for service in (self.identify, self.ping, self.echo, self.perf, *self._optional):
+            for service in self._build_services():
                 stack.push_async_callback(service.close)
                 await service.start()
             for addr in self.config.listen:
@@ -122,7 +127,29 @@ class Host:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closing = True
         await self._exit.__aexit__(kind, error, trace)
+
+    def _build_services(self) -> list[Service]:
+        """The protocols, those of the flags imported only when wanted: start-up is short by what is not loaded."""
+        services: list[Service] = [self.identify, self.ping, self.echo, self.perf]
+        if self.config.relay_server:
+            from node.protocols.relay_server import RelayServer
+
+            self.relay_server = RelayServer(self)
+            services.append(self.relay_server)
+        if self.config.relay_client:
+            from node.protocols.relay_client import RelayClient
+
+            self.relay_client = RelayClient(self)
+            services.append(self.relay_client)
+        if self.config.dcutr:
+            from node.logic.dcutr import PunchPolicy
+            from node.protocols.dcutr import Dcutr
+
+            self.dcutr = Dcutr(self, PunchPolicy(self.config.punch_attempts, punch=self.config.punch_timeout))
+            services.append(self.dcutr)
+        return services
 
     # ── who we are ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,7 +187,8 @@ class Host:
     def unhandle(self, protocol: str) -> None:
         """Serve `protocol` no more."""
         self._handlers.remove(protocol)
-        self.emit(ProtocolsChanged(self._handlers.listing()))
+        if not self._closing:  # nobody needs to hear that a node which goes serves one protocol less
+            self.emit(ProtocolsChanged(self._handlers.listing()))
 
     def protocols(self) -> list[str]:
         """What we serve."""
@@ -213,7 +241,7 @@ class Host:
         """The addresses of the listeners, wildcards resolved to those of the interfaces."""
         listening = self._swarm.listen_addrs()
         wild = any(addr.ip is not None and addr.ip.is_unspecified for addr in listening)
-        ips = interface_ips() if wild else []
+        ips = interfaces.addresses() if wild else []
         return unique(each for addr in listening for each in of_interfaces(addr, ips))
 
     def observed_addrs(self) -> list[Multiaddr]:
@@ -244,6 +272,8 @@ class Host:
         self._addresses_may_have_changed()
 
     def _addresses_may_have_changed(self) -> None:
+        if self._closing:
+            return
         addrs = self.addrs()
         if addrs != self._last_addrs:
             self._last_addrs = addrs
@@ -286,21 +316,3 @@ class Host:
 
     def _stream_opened(self, stream: Stream) -> None:
         self.emit(StreamOpened(stream.protocol, stream.peer, stream.connection.path, stream.direction))
-
-
-def _optional_services(host: HostApi, config: HostConfig) -> list[Service]:
-    """Build what the flags ask for, importing it only then: start-up is short by what is not loaded."""
-    services: list[Service] = []
-    if config.relay_server:
-        from node.protocols.relay_server import RelayServer
-
-        services.append(RelayServer(host))
-    if config.relay_client:
-        from node.protocols.relay_client import RelayClient
-
-        services.append(RelayClient(host))
-    if config.dcutr:
-        from node.protocols.dcutr import Dcutr
-
-        services.append(Dcutr(host, attempts=config.punch_attempts, timeout=config.punch_timeout))
-    return services

@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from node.errors import ConnectionClosed, DeadlineExceeded, LimitExceeded, NodeError
+from node.errors import ConnectionClosed, DeadlineExceeded, LimitExceeded, NegotiationError, NodeError
 from node.events import Direction, Path
+from node.net.drive import next_events
 from node.net.negotiate import propose, respond
+from node.wire.multistream import Listed, Lister
 
 if TYPE_CHECKING:
     from node.names.multiaddr import Multiaddr
@@ -141,6 +143,20 @@ class Connection:
         self._on_stream(stream)
         return stream
 
+    async def list_protocols(self, timeout: float = 10.0) -> tuple[str, ...]:
+        """Ask by `ls` what the peer serves; NegotiationError when it does not tell, as go and js do not."""
+        raw = await self._muxed.open_stream()
+        try:
+            async with asyncio.timeout(timeout):
+                (event,) = await next_events(Lister(), raw)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{self.peer} did not answer `ls` in {timeout:g} s") from None
+        finally:
+            raw.reset()
+        if not isinstance(event, Listed):
+            raise NegotiationError(f"{self.peer} does not list its protocols")
+        return event.protocols
+
     async def _open(self, protocols: Sequence[str], lazy: bool) -> Stream:
         raw = await self._muxed.open_stream()
         try:
@@ -171,7 +187,7 @@ class Connection:
                 protocol, inner = await respond(
                     raw,
                     lambda name: handlers.supports(name, limited=self.limited),
-                    handlers.listing(limited=self.limited),
+                    listing=lambda: handlers.listing(limited=self.limited),
                 )
         except (NodeError, TimeoutError) as error:
             logger.debug("no protocol on stream %s of %s: %s", raw.id, self.peer, error or "too slow")

@@ -241,9 +241,9 @@ class Swarm:
             raise
         connection = Connection(muxed, endpoints, self._handlers, self._tasks, self._on_stream)
         self._connections.setdefault(connection.peer, []).append(connection)
-        connection.start(self._gone)
         for callback in list(self._connected):
             callback(connection)
+        connection.start(self._gone)  # may end it at once, so those who hear of its end have heard of its beginning
         return connection
 
     def _admit(self, peer: PeerId) -> None:
