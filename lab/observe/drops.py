@@ -106,6 +106,8 @@ def _why(router: RouterPlan, packet: Packet, past: _Past) -> str:
             f"{router.name}: the mapping for {_port(packet)} had expired, "
             f"{idle:.1f} s after its last packet (lifetime {lifetime:g} s)"
         )
+    if packet.interface == lan_of(router.name):
+        return f"{router.name} hairpins, but {_port(packet)} is not open to the sender's external port"
     return _filtered(router, packet, past, before)
 
 

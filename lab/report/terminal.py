@@ -1,0 +1,192 @@
+"""Results as people read them: the matrix, the summary line, what did not come out as predicted, the certificates.
+
+Colours, box characters and ✓ appear where the output can show them: nothing but text reaches a pipe, and a terminal
+that is narrower than the matrix gets a list. For the summary of a CI job there is the same in Markdown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from lab.observe.nat import Behaviour, Certificate, Hairpin, expected
+from lab.report.results import Cell, Mark, Results, load, results_to_json
+
+NARROW: Final = 76
+"columns below which the matrix becomes a list"
+_COLOURS: Final = {"direct": "green", "relayed": "cyan"}
+_NOT_SO: Final = {Mark.INCONCLUSIVE: "yellow", Mark.UNSUPPORTED: "yellow", Mark.FAILED: "bold red"}
+
+
+def report(folder: Path, format: str = "text") -> None:
+    """Print the results in the folder of a run as `text`, `markdown` or `json`."""
+    results = load(folder)
+    console = Console(highlight=False)
+    if format == "json":
+        console.out(results_to_json(results), end="", highlight=False)
+    elif format == "markdown":
+        console.out(markdown(results), end="", highlight=False)
+    else:
+        print_results(results, folder, console)
+
+
+def print_results(results: Results, folder: Path, console: Console) -> None:
+    """The matrix (or list), what did not come out as predicted, the summary, and where the evidence is."""
+    ascii_only = console.options.ascii_only
+    wide = console.width >= NARROW and _is_matrix(results.cells)
+    console.print(matrix_table(results, ascii_only) if wide else cell_list(results, ascii_only))
+    for line in findings(results):
+        console.print(escape(line), style="red", soft_wrap=True)
+    console.print(summary(results), style="bold green" if results.ok else "bold red")
+    console.print(f"Evidence: {folder}", style="dim", markup=False, soft_wrap=True)
+
+
+def summary(results: Results) -> str:
+    """`25 of 25 as predicted, 17 direct, 8 relayed, in 41.2 s`."""
+    cells = results.cells
+    good = sum(cell.as_predicted for cell in cells)
+    seen = Counter(cell.seen for cell in cells if cell.verdict is Mark.PASSED)
+    parts = [f"{good} of {len(cells)} as predicted", f"{seen['direct']} direct", f"{seen['relayed']} relayed"]
+    marks = Counter(cell.verdict for cell in cells)
+    parts += [f"{marks[mark]} {mark.value}" for mark in _NOT_SO if marks[mark]]
+    return f"{', '.join(parts)}, in {results.seconds:.1f} s"
+
+
+def findings(results: Results) -> list[str]:
+    """One line for each cell that did not come out as predicted: which, why, and where its packets are."""
+    return [
+        f"{cell.dialer.nat_name} → {cell.listener.nat_name}: {cell.verdict.value}: {cell.why} ({cell.capture})"
+        for cell in results.cells
+        if not cell.as_predicted
+    ]
+
+
+def matrix_table(results: Results, ascii_only: bool = False) -> Table:
+    """Dialers' NATs down, listeners' across; each cell the path seen, whether that was predicted, time to direct."""
+    cells = {(cell.dialer.nat_name, cell.listener.nat_name): cell for cell in results.cells}
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    table.add_column("from / to" if ascii_only else "from ↓  to →", style="bold", no_wrap=True)
+    for listener in _axis(cell.listener.nat_name for cell in results.cells):
+        table.add_column(_two_lines(listener), no_wrap=True)
+    for dialer in _axis(cell.dialer.nat_name for cell in results.cells):
+        row = [cells.get((dialer, listener)) for listener in _axis(cell.listener.nat_name for cell in results.cells)]
+        table.add_row(_two_lines(dialer), *(_cell(cell, ascii_only, "\n") if cell else Text("") for cell in row))
+    return table
+
+
+def cell_list(results: Results, ascii_only: bool = False) -> RenderableType:
+    """The same, a line for each cell."""
+    arrow = "->" if ascii_only else "→"
+    lines = [
+        Text.assemble(f"{cell.dialer.nat_name} {arrow} {cell.listener.nat_name}: ", _cell(cell, ascii_only, " "))
+        for cell in results.cells
+    ]
+    return Group(*lines)
+
+
+def markdown(results: Results) -> str:
+    """The matrix, the summary and the findings for the summary page of a CI job."""
+    cells = {(cell.dialer.nat_name, cell.listener.nat_name): cell for cell in results.cells}
+    listeners = _axis(cell.listener.nat_name for cell in results.cells)
+    lines = [f"**{summary(results)}**", ""]
+    lines += [_row(["from ↓ to →", *listeners]), _row(["---"] * (len(listeners) + 1))]
+    for dialer in _axis(cell.dialer.nat_name for cell in results.cells):
+        row = [cells.get((dialer, listener)) for listener in listeners]
+        lines.append(_row([f"**{dialer}**", *(_cell(cell, False, " ").plain if cell else "" for cell in row)]))
+    lines += ["", *(f"- {_plain_markdown(line)}" for line in findings(results))]
+    machine = results.machine
+    lines.append(
+        f"\n{machine.processors} processors, {machine.system}, Linux {machine.kernel}, Python {machine.python}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def certificate_table(certificates: Iterable[Certificate], ascii_only: bool = False) -> RenderableType:
+    """Declared beside measured, for UDP and TCP, a block for each NAT; below it the traps and the differences."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    for title in ("NAT", "", "mapping", "filtering", "ports", "hairpin", ""):
+        table.add_column(title, no_wrap=title != "NAT")
+    notes: list[Text] = []
+    for certificate in certificates:
+        declared = expected(certificate.declared)
+        table.add_row(_two_lines(certificate.router), "declared", *_facets(declared), "", style="bold")
+        for protocol, measured in (("UDP", certificate.udp), ("TCP", certificate.tcp)):
+            table.add_row("", protocol, *_compared(declared, measured), _tick(measured == declared, ascii_only))
+        table.add_row("", "traps", *_traps(certificate), _tick(all(t.ok for t in certificate.traps), ascii_only))
+        table.add_section()
+        notes += [Text(f"{certificate.router}: {line}", style="red") for line in certificate.differences]
+    return Group(table, *notes)
+
+
+def _traps(certificate: Certificate) -> list[str]:
+    passed = sum(trap.ok for trap in certificate.traps)
+    return [f"{passed} of {len(certificate.traps)} avoided" if certificate.traps else "not tried", "", "", ""]
+
+
+def _facets(behaviour: Behaviour) -> list[str]:
+    values = (behaviour.mapping, behaviour.filtering, behaviour.ports, behaviour.hairpin)
+    return ["?" if value is None else _short(value.value) for value in values]
+
+
+def _compared(declared: Behaviour, measured: Behaviour | None) -> list[Text]:
+    """What was measured, red where it is not what was declared."""
+    if measured is None:
+        return [Text("not measured", style="red"), Text(""), Text(""), Text("")]
+    pairs = zip(_facets(declared), _facets(measured), strict=True)
+    return [Text(seen, style="" if seen == said else "red") for said, seen in pairs]
+
+
+def _short(value: str) -> str:
+    """RFC 4787's words, so that two of them and the rest fit into a line."""
+    if value == Hairpin.NONE.value:
+        return "no"
+    return value.replace("address-and-port", "addr+port").replace("dependent", "dep.").replace("independent", "indep.")
+
+
+def _cell(cell: Cell, ascii_only: bool, between: str) -> Text:
+    """`direct ✓` and the milliseconds to it."""
+    if cell.verdict in (Mark.INCONCLUSIVE, Mark.UNSUPPORTED):
+        return Text(cell.verdict.value.lower(), style=_NOT_SO[cell.verdict])
+    tick = _tick(cell.as_predicted, ascii_only)
+    seen = cell.seen or "failed"
+    text = Text.assemble((seen, _COLOURS.get(seen, "bold red")), " ", tick)
+    if cell.seen == "direct" and cell.seconds.direct is not None:
+        text.append(f"{between}{cell.seconds.direct * 1000:.0f} ms", style="dim")
+    return text
+
+
+def _tick(good: bool, ascii_only: bool) -> Text:
+    if good:
+        return Text("ok" if ascii_only else "✓", style="green")
+    return Text("NO" if ascii_only else "✗", style="bold red")
+
+
+def _is_matrix(cells: Sequence[Cell]) -> bool:
+    """Whether each pair of NATs occurs once, and there are several."""
+    pairs = {(cell.dialer.nat_name, cell.listener.nat_name) for cell in cells}
+    return 1 < len(pairs) == len(cells)
+
+
+def _axis(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _two_lines(name: str) -> str:
+    """`address-restricted` broken at its hyphen: six of these fit into 80 columns."""
+    return escape(name.replace("-", "-\n", 1))
+
+
+def _row(values: Iterable[str]) -> str:
+    return f"| {' | '.join(_plain_markdown(value) for value in values)} |"
+
+
+def _plain_markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
