@@ -213,6 +213,8 @@ class Noise:
         muxers: Sequence[str] = (),
         prologue: bytes = b"",
     ) -> None:
+        if len(muxers) > MAX_MUXERS:
+            raise LocalProtocolError(f"{len(muxers)} muxers, peers ignore more than {MAX_MUXERS}")
         self._identity, self._expected, self._muxers = identity, expected, tuple(muxers)
         self._initiator = initiator
         self._static_public = static.public_key().public_bytes_raw()
