@@ -211,11 +211,11 @@ def differences(protocol: str, nat: Nat, wan: str, observed: Observed) -> tuple[
         ("ports", nat.ports, measured.ports, ", ".join(f"{inner} → {port}" for inner, port in observed.allocated)),
         ("hairpin", expected_hairpin(nat), measured.hairpin, _hairpins(observed)),
     )
-    found = [
-        f"{protocol} {aspect}: declared {declared.value}, measured {seen.value if seen else 'nothing known'} ({evidence})"
-        for aspect, declared, seen, evidence in compared
-        if seen is not declared
-    ]
+    found = []
+    for aspect, declared, seen, evidence in compared:
+        if seen is not declared:
+            name = seen.value if seen else "nothing that has a name"
+            found.append(f"{protocol} {aspect}: declared {declared.value}, measured {name} ({evidence})")
     if observed.addresses != {wan}:
         found.append(f"{protocol} leaves from {', '.join(sorted(observed.addresses))}, not from {wan}")
     if any(knock is Knock.REFUSED for _, knock in observed.knocks):
