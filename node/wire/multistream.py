@@ -19,9 +19,10 @@ Spec: https://github.com/libp2p/specs/blob/master/connections/README.md#multistr
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from node.errors import DecodeError, LocalProtocolError, RemoteProtocolError
 from node.names import varint
@@ -61,8 +62,10 @@ class Listed:
 Event: TypeAlias = Selected | Refused | Listed
 
 
-class _Negotiation:
+class _Negotiation(ABC):
     """What both sides share: the header, messages in and out, and the end."""
+
+    _greets_first: ClassVar[bool] = True
 
     def __init__(self, max_message: int = MAX_MESSAGE) -> None:
         self._frames = LengthDelimited(max_message)
@@ -110,14 +113,14 @@ class _Negotiation:
         if frame != _HEADER_LINE:
             raise RemoteProtocolError(f"peer greets with {frame[:64]!r}, not {PROTOCOL}")
         self._greeted = True
-        self._receive_header()
+        if not self._greets_first:
+            # Not earlier: together with the answer to a proposal that came along it is one write.
+            self._send(PROTOCOL)
         return None
 
-    def _receive_header(self) -> None:
-        """Called once the peer has greeted."""
-
+    @abstractmethod
     def _receive_message(self, frame: bytes) -> Event | None:
-        raise NotImplementedError
+        """A message after the greeting; an event ends the negotiation."""
 
 
 class Initiator(_Negotiation):
@@ -175,15 +178,13 @@ class Responder(_Negotiation):
     `listing` is what `ls` is answered with, cut to what one message may hold; None answers `na`.
     """
 
+    _greets_first = False
+
     def __init__(self, supported: Callable[[str], bool], listing: Callable[[], Iterable[str]] | None = None) -> None:
         super().__init__()
         self._supported = supported
         self._listing = listing
         self._rounds = 0
-
-    def _receive_header(self) -> None:
-        # Not earlier: together with the answer to a proposal that came along it is one write.
-        self._send(PROTOCOL)
 
     def _receive_message(self, frame: bytes) -> Event | None:
         self._rounds += 1

@@ -114,7 +114,7 @@ def test_oversize_envelopes_and_records_are_refused() -> None:
 
 def test_a_record_without_a_peer_id_is_refused() -> None:
     with pytest.raises(DecodeError, match="without a peer id"):
-        PeerRecord.from_bytes(fields.encode((2, 1)))
+        PeerRecord.from_bytes(fields.encode((2, 1), (9, 1)))
 
 
 @given(st.binary(max_size=120), st.integers(0, len(SEALED)))

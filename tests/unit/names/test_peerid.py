@@ -87,8 +87,14 @@ def test_a_cid_of_something_else_than_a_libp2p_key_is_refused(prefix: bytes) -> 
         PeerId.parse(multibase.encode("base32", prefix + b"\x12\x20" + bytes(32)))
 
 
+def test_text_that_would_take_long_is_refused_at_once() -> None:
+    with pytest.raises(DecodeError, match="at most 128"):
+        PeerId.parse("1" * 1_000_000)
+
+
 def test_peer_ids_sort_by_their_bytes() -> None:
     low, high = PeerId(b"\x12\x20" + bytes(32)), PeerId(b"\x12\x20" + b"\xff" * 32)
     assert sorted([high, low]) == [low, high]
+    assert low < high
     assert low != "not a peer id"
     assert repr(low) == f"PeerId.parse('{low}')"
