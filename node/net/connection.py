@@ -242,6 +242,11 @@ class Connection:
             self._on_closed(self, why)
 
     @property
+    def streams(self) -> int:
+        """How many streams, of either side, have not ended in both directions."""
+        return self._muxed.streams
+
+    @property
     def is_closed(self) -> bool:
         """True from the moment the connection can no longer be used."""
         return self._why is not None or self._muxed.is_closed

@@ -230,6 +230,11 @@ class Muxed:
         """True from the moment no stream can be used any more."""
         return self._closed
 
+    @property
+    def streams(self) -> int:
+        """How many streams have not ended in both directions."""
+        return len(self._streams)
+
     async def open_stream(self) -> MuxedStream:
         """Open a stream, waiting while too many are not acknowledged; raises ConnectionClosed or LimitExceeded."""
         while not self._closed and not self._machine.may_open():

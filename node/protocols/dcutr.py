@@ -56,6 +56,9 @@ _Result = TypeVar("_Result")
 
 UPGRADES = 64
 """Relayed connections that we work on at a time; others stay relayed."""
+RETIRING = 30.0
+"""Seconds that streams on a relayed connection may outlast the grace: a stream that nobody ends must not keep it."""
+RETIRING_LOOK = 0.1
 
 
 class Dcutr:
@@ -134,8 +137,12 @@ class Dcutr:
             self._tasks.spawn(self._retire(connection), f"retiring of {connection!r}")
 
     async def _retire(self, relayed: Connection) -> None:
-        """Close the relayed connection once nobody needs it."""
+        """Close the relayed connection after the grace, or later if streams still use it, but not much later."""
         await asyncio.sleep(self._policy.grace)
+        latest = self._host.now() + RETIRING
+        # The muxer does not tell when its last stream ends, and nothing depends on the moment.
+        while relayed.streams and not relayed.is_closed and self._host.now() < latest:  # noqa: ASYNC110
+            await asyncio.sleep(RETIRING_LOOK)
         if not relayed.is_closed and is_direct(self._host, relayed.peer):
             await relayed.close("replaced by a direct connection")
 

@@ -1,0 +1,379 @@
+"""Hole punching between real hosts: a relayed connection becomes direct, with the roles that the exchange gives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from node.errors import StreamReset
+from node.events import Connected, Direction, Disconnected, Event, Path, PunchStage, PunchStep
+from node.host import Host, HostConfig
+from node.logic.dcutr import PunchPolicy
+from node.logic.relay import RelayLimits
+from node.names.multiaddr import Multiaddr
+from node.net.connection import Stream
+from node.net.stream import read_frame, write_frame
+from node.protocols.dcutr import Dcutr
+from node.protocols.relay_server import RelayServer
+from node.wire.dcutr import MAX_MESSAGE, PROTOCOL, HolePunch, HolePunchType
+
+LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
+DEADLINE = 30.0
+POLICY = PunchPolicy(direct_dial=0.0, grace=0.05, allow_private=True)
+CONNECT, SYNC = HolePunchType.CONNECT, HolePunchType.SYNC
+
+
+@dataclass
+class Seen:
+    """The events of one host, to be looked at and waited for."""
+
+    events: list[Event] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        self.news.set()
+
+    def stages(self) -> list[PunchStage]:
+        return [event for event in self.events if isinstance(event, PunchStage)]
+
+    async def wait(self, where: Callable[[Event], bool]) -> Event:
+        while True:
+            for event in self.events:
+                if where(event):
+                    return event
+            self.news.clear()
+            await self.news.wait()
+
+    async def stage(self, stage: PunchStep) -> PunchStage:
+        event = await self.wait(lambda event: isinstance(event, PunchStage) and event.stage is stage)
+        assert isinstance(event, PunchStage)
+        return event
+
+    async def relayed_gone(self) -> None:
+        await self.wait(lambda event: isinstance(event, Disconnected) and event.path is Path.RELAYED)
+
+
+@dataclass(frozen=True)
+class Three:
+    """A relay, B with a slot at it, and A who is to dial B."""
+
+    relay: Host
+    a: Host
+    b: Host
+    a_seen: Seen
+    b_seen: Seen
+
+    async def meet(self) -> None:
+        assert self.b.relay_client is not None
+        await self.b.relay_client.reserve(addr_of(self.relay))
+        connection = await self.a.connect(addr_of(self.relay) / f"/p2p-circuit/p2p/{self.b.peer_id}")
+        assert connection.path is Path.RELAYED
+        await self.b_seen.wait(lambda event: isinstance(event, Connected) and event.peer == self.a.peer_id)
+
+    def paths(self) -> tuple[set[Path], set[Path]]:
+        of_a = {connection.path for connection in self.a.swarm.connections(self.b.peer_id)}
+        of_b = {connection.path for connection in self.b.swarm.connections(self.a.peer_id)}
+        return of_a, of_b
+
+
+def addr_of(node: Host) -> Multiaddr:
+    return node.listen_addrs()[0].with_peer(node.peer_id)
+
+
+@contextlib.asynccontextmanager
+async def host(policy: PunchPolicy | None, seen: Seen, listen: tuple[Multiaddr, ...]) -> AsyncIterator[Host]:
+    async with Host(HostConfig(listen=listen, dcutr=False)) as node:
+        node.subscribe(seen.add)
+        if policy is None:
+            yield node
+            return
+        dcutr = Dcutr(node, policy)
+        await dcutr.start()
+        yield node
+        await dcutr.close()
+
+
+@contextlib.asynccontextmanager
+async def three(
+    *,
+    a: PunchPolicy | None = POLICY,
+    b: PunchPolicy | None = POLICY,
+    limits: RelayLimits | None = None,
+    a_listens: bool = True,
+) -> AsyncIterator[Three]:
+    a_seen, b_seen = Seen(), Seen()
+    async with (
+        Host(HostConfig(listen=(LOOPBACK,), dcutr=False)) as relay,
+        host(a, a_seen, (LOOPBACK,) if a_listens else ()) as node_a,
+        host(b, b_seen, (LOOPBACK,)) as node_b,
+    ):
+        await RelayServer(relay, limits).start()
+        yield Three(relay, node_a, node_b, a_seen, b_seen)
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(DEADLINE):
+            await main()
+
+    asyncio.run(bounded())
+
+
+def test_a_relayed_connection_becomes_direct_with_the_dialler_as_initiator() -> None:
+    async def main() -> None:
+        async with three() as net:
+            await net.meet()
+            of_a = await net.a_seen.stage(PunchStep.SUCCEEDED)
+            of_b = await net.b_seen.stage(PunchStep.SUCCEEDED)
+            assert (of_a.role, of_b.role, of_a.attempt, of_b.attempt) == ("initiator", "responder", 1, 1)
+            direct_a, direct_b = net.a.swarm.best(net.b.peer_id), net.b.swarm.best(net.a.peer_id)
+            assert direct_a is not None
+            assert direct_b is not None
+            assert (direct_a.path, direct_a.direction) == (Path.DIRECT, Direction.OUTBOUND)
+            assert (direct_b.path, direct_b.direction) == (Path.DIRECT, Direction.INBOUND)
+            assert await net.a.ping.ping(direct_a) > 0
+            assert await net.b.ping.ping(direct_b) > 0
+
+    run(main)
+
+
+def test_both_sides_tell_every_stage_in_order() -> None:
+    async def main() -> None:
+        async with three() as net:
+            await net.meet()
+            await net.a_seen.stage(PunchStep.SUCCEEDED)
+            await net.b_seen.stage(PunchStep.SUCCEEDED)
+            assert [event.stage.value for event in net.b_seen.stages()] == [
+                "started",
+                "connect-sent",
+                "connect-received",
+                "sync-sent",
+                "dialling",
+                "succeeded",
+            ]
+            assert [event.stage.value for event in net.a_seen.stages()] == [
+                "started",
+                "connect-received",
+                "connect-sent",
+                "sync-received",
+                "dialling",
+                "succeeded",
+            ]
+            (dialling,) = (event for event in net.a_seen.stages() if event.stage is PunchStep.DIALLING)
+            assert dialling.addrs == tuple(net.b.listen_addrs())
+
+    run(main)
+
+
+def test_the_relayed_connection_is_closed_after_a_success_and_the_direct_one_stays() -> None:
+    async def main() -> None:
+        async with three() as net:
+            await net.meet()
+            await net.a_seen.relayed_gone()
+            await net.b_seen.relayed_gone()
+            assert net.paths() == ({Path.DIRECT}, {Path.DIRECT})
+            stream = await net.a.new_stream(net.b.peer_id, ["/echo/1.0.0"])
+            await stream.write(b"over the hole")
+            await stream.close_write()
+            assert await stream.read() == b"over the hole"
+
+    run(main)
+
+
+def test_a_stream_on_the_relayed_connection_may_end_before_it_is_closed() -> None:
+    async def main() -> None:
+        hasty = PunchPolicy(direct_dial=0.0, grace=0.0, allow_private=True)
+        async with three(a=hasty, b=hasty) as net:
+            await net.meet()
+            (relayed,) = net.a.swarm.connections(net.b.peer_id)
+            stream = await relayed.new_stream(["/echo/1.0.0"], limited=True)
+            await net.a_seen.stage(PunchStep.SUCCEEDED)
+            await net.b_seen.stage(PunchStep.SUCCEEDED)
+            for _ in range(20):
+                await stream.write(b"still")
+                assert await stream.read() == b"still"
+            assert not relayed.is_closed
+            await stream.close()
+            await net.a_seen.relayed_gone()
+
+    run(main)
+
+
+def test_a_reachable_peer_is_dialled_plainly_without_an_exchange() -> None:
+    async def main() -> None:
+        policy = PunchPolicy(grace=0.05, allow_private=True)
+        async with three(a=policy, b=policy) as net:
+            await net.meet()
+            await net.b_seen.stage(PunchStep.SUCCEEDED)
+            assert [event.stage.value for event in net.b_seen.stages()] == ["started", "direct-dial", "succeeded"]
+            await net.a_seen.relayed_gone()
+            assert net.paths() == ({Path.DIRECT}, {Path.DIRECT})
+            assert net.a_seen.stages() == []
+
+    run(main)
+
+
+def test_a_punch_over_an_unlimited_relay_works_the_same() -> None:
+    async def main() -> None:
+        async with three(limits=RelayLimits(duration=0, data=0)) as net:
+            await net.meet()
+            await net.a_seen.relayed_gone()
+            assert net.paths() == ({Path.DIRECT}, {Path.DIRECT})
+
+    run(main)
+
+
+def test_without_a_public_address_the_connection_stays_relayed() -> None:
+    async def main() -> None:
+        public_only = PunchPolicy(direct_dial=0.0)
+        async with three(a=public_only, b=public_only) as net:
+            await net.meet()
+            gave_up = await net.b_seen.stage(PunchStep.GAVE_UP)
+            assert gave_up.why == "no public address of ours has been observed"
+            assert net.paths() == ({Path.RELAYED}, {Path.RELAYED})
+
+    run(main)
+
+
+def test_a_peer_without_hole_punching_stays_relayed() -> None:
+    async def main() -> None:
+        async with three(a=None) as net:
+            await net.meet()
+            gave_up = await net.b_seen.stage(PunchStep.GAVE_UP)
+            assert "supports none" in (gave_up.why or "")
+            assert net.paths() == ({Path.RELAYED}, {Path.RELAYED})
+
+    run(main)
+
+
+def test_a_peer_that_does_not_listen_cannot_offer_an_address_and_stays_relayed() -> None:
+    async def main() -> None:
+        async with three(a_listens=False) as net:
+            await net.meet()
+            await net.b_seen.stage(PunchStep.GAVE_UP)
+            assert (await net.a_seen.stage(PunchStep.FAILED)).why == "no public address of ours has been observed"
+
+    run(main)
+
+
+def test_a_punch_that_fails_is_tried_three_times_and_given_up() -> None:
+    async def main() -> None:
+        async with three(a=None, b=PunchPolicy(direct_dial=0.0, punch=0.2, allow_private=True)) as net:
+            dead_end = await closed_port()
+
+            async def answer(stream: Stream) -> None:
+                assert HolePunch.from_bytes(await read_frame(stream, MAX_MESSAGE)).type is CONNECT
+                await write_frame(stream, HolePunch(CONNECT, (dead_end,)).to_bytes())
+                assert HolePunch.from_bytes(await read_frame(stream, MAX_MESSAGE)).type is SYNC
+
+            net.a.handle(PROTOCOL, answer, limited=True)
+            await net.meet()
+            gave_up = await net.b_seen.stage(PunchStep.GAVE_UP)
+            assert gave_up.attempt == 3
+            failed = [event for event in net.b_seen.stages() if event.stage is PunchStep.FAILED]
+            assert [event.attempt for event in failed] == [1, 2, 3]
+            assert all(str(dead_end) in (event.why or "") for event in failed)
+            assert net.paths() == ({Path.RELAYED}, {Path.RELAYED})
+
+    run(main)
+
+
+async def closed_port() -> Multiaddr:
+    """An address of loopback at which nobody listens."""
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    return Multiaddr.tcp("127.0.0.1", port)
+
+
+NONSENSE = {
+    "garbage": b"\xff\xff\xff",
+    "unknown type": b"\x08\x07",
+    "SYNC first": HolePunch(SYNC).to_bytes(),
+    "no addresses": HolePunch(CONNECT).to_bytes(),
+    "oversize": bytes(MAX_MESSAGE + 1),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense_for_an_answer_ends_the_work_and_not_the_connection(kind: str) -> None:
+    async def main() -> None:
+        async with three(a=None) as net:
+
+            async def answer(stream: Stream) -> None:
+                await read_frame(stream, MAX_MESSAGE)
+                await write_frame(stream, NONSENSE[kind])
+                await stream.read()
+
+            net.a.handle(PROTOCOL, answer, limited=True)
+            await net.meet()
+            assert (await net.b_seen.stage(PunchStep.GAVE_UP)).attempt == 1
+            (connection,) = net.b.swarm.connections(net.a.peer_id)
+            assert await net.b.ping.ping(connection) > 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense_for_a_request_resets_the_stream_and_the_next_is_served(kind: str) -> None:
+    async def main() -> None:
+        async with three(b=None) as net:
+            await net.meet()
+            (connection,) = net.b.swarm.connections(net.a.peer_id)
+            stream = await connection.new_stream([PROTOCOL], limited=True)
+            await write_frame(stream, NONSENSE[kind])
+            with pytest.raises(StreamReset):
+                await stream.read()
+            assert (await net.a_seen.stage(PunchStep.FAILED)).attempt == 1
+            again = await connection.new_stream([PROTOCOL], limited=True)
+            assert (await begin(again, net.b.listen_addrs())).addrs == tuple(net.a.listen_addrs())
+            again.reset()
+
+    run(main)
+
+
+def test_the_side_that_dialled_must_not_begin_and_a_direct_connection_needs_no_hole() -> None:
+    async def main() -> None:
+        async with three(a=None) as net:
+            await net.meet()
+            (relayed,) = net.a.swarm.connections(net.b.peer_id)
+            (direct,) = net.relay.swarm.connections(net.b.peer_id)
+            for connection in (relayed, direct):
+                with pytest.raises(StreamReset):
+                    await begin(await connection.new_stream([PROTOCOL], limited=True), net.a.listen_addrs())
+            assert await net.a.ping.ping(relayed) > 0
+
+    run(main)
+
+
+async def begin(stream: Stream, addrs: list[Multiaddr]) -> HolePunch:
+    await write_frame(stream, HolePunch(CONNECT, tuple(addrs)).to_bytes())
+    return HolePunch.from_bytes(await read_frame(stream, MAX_MESSAGE))
+
+
+def test_an_exchange_begun_anew_ends_the_punch_that_still_runs() -> None:
+    async def main() -> None:
+        async with three(a=PunchPolicy(punch=20.0, allow_private=True), b=None) as net:
+            await net.meet()
+            dead_end = await closed_port()
+            (connection,) = net.b.swarm.connections(net.a.peer_id)
+            for _ in range(2):
+                stream = await connection.new_stream([PROTOCOL], limited=True)
+                await begin(stream, [dead_end])
+                await write_frame(stream, HolePunch(SYNC).to_bytes())
+                attempt = len([event for event in net.a_seen.stages() if event.stage is PunchStep.STARTED])
+                await net.a_seen.wait(
+                    lambda event, n=attempt: (  # type: ignore[misc]
+                        isinstance(event, PunchStage) and event.stage is PunchStep.DIALLING and event.attempt == n
+                    )
+                )
+            failed = await net.a_seen.stage(PunchStep.FAILED)
+            assert (failed.attempt, failed.why) == (1, "the peer began the next exchange")
+
+    run(main)
