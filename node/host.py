@@ -33,9 +33,9 @@ from node.logic.observed import ObservedAddresses
 from node.names.keys import PrivateKey
 from node.names.multiaddr import Multiaddr
 from node.names.peerid import PeerId
-from node.net import interfaces
 from node.net.connection import Connection, Stream
 from node.net.handlers import Handler, Handlers
+from node.net.interfaces import interface_ips
 from node.net.swarm import Swarm, Unsubscribe
 from node.protocols.echo import Echo
 from node.protocols.identify import Identify
@@ -241,7 +241,7 @@ class Host:
         """The addresses of the listeners, wildcards resolved to those of the interfaces."""
         listening = self._swarm.listen_addrs()
         wild = any(addr.ip is not None and addr.ip.is_unspecified for addr in listening)
-        ips = interfaces.addresses() if wild else []
+        ips = interface_ips() if wild else []
         return unique(each for addr in listening for each in of_interfaces(addr, ips))
 
     def observed_addrs(self) -> list[Multiaddr]:

@@ -30,7 +30,8 @@ class Failure:
     error: Exception
 
     def __str__(self) -> str:
-        return f"{self.addr}: {self.error or type(self.error).__name__}"
+        why = str(self.error) or type(self.error).__name__
+        return f"{self.addr}: {why.removeprefix(f'{self.addr}: ')}"
 
 
 class Dialling:

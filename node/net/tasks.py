@@ -31,6 +31,11 @@ class Tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s failed: %r", task.get_name(), error, exc_info=error)
 
+    async def drain(self, timeout: float) -> None:
+        """Wait until nothing runs any more, or `timeout` seconds have passed."""
+        if others := self._running - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=timeout)
+
     async def close(self) -> None:
         """Cancel what still runs and wait for it; the calling task itself is left alone."""
         self._closed = True

@@ -1,0 +1,280 @@
+"""What the lines on stdin and stdout say: requests read, answers and events written. Pure; `docs/contract.md` has all.
+
+{"id": 7, "do": "dial", "addr": "/ip4/…/p2p/12D3…"}                        ─► Request
+{"id": 7, "ok": {…}}   {"id": 8, "error": "refused", "why": "…"}           ◄─ answers
+{"event": "connected", "at": 1763719123.25, "path": "relayed", …}          ◄─ events
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from node.errors import (
+    ConfigError,
+    ConnectionClosed,
+    DeadlineExceeded,
+    DecodeError,
+    DialError,
+    Gated,
+    LimitExceeded,
+    NodeError,
+    PeerIdMismatch,
+    RelayError,
+    StreamClosed,
+    StreamReset,
+)
+from node.events import (
+    Circuit,
+    Complaint,
+    Connected,
+    Disconnected,
+    Identified,
+    Listening,
+    Observed,
+    PunchStage,
+    ReservationLost,
+    Reserved,
+    StreamOpened,
+)
+from node.names.multiaddr import Multiaddr
+from node.names.peerid import PeerId
+
+if TYPE_CHECKING:
+    from node.events import Event
+    from node.net.connection import Connection
+
+MAX_LINE = 1 << 20
+"""Bytes."""
+DEFAULT_TIMEOUT = 30.0
+MAX_TIMEOUT = 3600.0
+
+Fields = dict[str, Any]
+"""What one JSON object holds; made here and printed, never passed on."""
+
+
+class BadArgument(NodeError):
+    """A request whose arguments cannot be used."""
+
+
+class Malformed(NodeError):
+    """A line that is no request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One command; `id` is None only for a `stop` that wants no answer."""
+
+    id: int | None
+    do: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the command may take."""
+        value = self.arguments.get("timeout", DEFAULT_TIMEOUT)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_TIMEOUT:
+            raise BadArgument(f"`timeout` must be a number of seconds up to {MAX_TIMEOUT:g}, not {value!r}")
+        return float(value)
+
+    def addr(self, name: str) -> Multiaddr:
+        """An argument that is a multiaddr with a peer at its end."""
+        text = self._text(name)
+        try:
+            addr = Multiaddr(text)
+        except DecodeError as error:
+            raise BadArgument(f"`{name}`: {error}") from error
+        if addr.peer_id is None:
+            raise BadArgument(f"`{name}`: {text} does not end in /p2p/<peer id>")
+        return addr
+
+    def peer(self, name: str) -> PeerId:
+        """An argument that is a peer id."""
+        try:
+            return PeerId.parse(self._text(name))
+        except DecodeError as error:
+            raise BadArgument(f"`{name}`: {error}") from error
+
+    def protocol(self, name: str, default: str) -> str:
+        """An argument that is a protocol's name, and may be left out."""
+        return self._text(name) if name in self.arguments else default
+
+    def size(self, name: str, most: int) -> int:
+        """An argument that is a number of bytes."""
+        value = self.arguments.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+            raise BadArgument(f"`{name}` must be a number of bytes from 0 to {most}, not {value!r}")
+        return value
+
+    def _text(self, name: str) -> str:
+        value = self.arguments.get(name)
+        if not isinstance(value, str):
+            raise BadArgument(f"`{name}` must be a text, not {value!r}")
+        return value
+
+
+def parse_request(data: bytes) -> Request:
+    """Return the request of a line; raises Malformed."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise Malformed("not a JSON object")
+    do, id = value.get("do"), value.get("id")
+    if not isinstance(do, str):
+        raise Malformed("no command in `do`")
+    if (not isinstance(id, int) or isinstance(id, bool)) and (do != "stop" or id is not None):
+        raise Malformed("no integer in `id`")
+    return Request(id, do, value)
+
+
+def ok(id: int | None, fields: Fields) -> Fields:
+    """The answer to a command that was done."""
+    return {"id": id, "ok": fields}
+
+
+def unsupported(id: int | None, what: str) -> Fields:
+    """The answer to a command that we do not know or were told not to serve."""
+    return {"id": id, "unsupported": what}
+
+
+def failed(id: int | None, error: BaseException) -> Fields:
+    """The answer to a command that could not be done."""
+    why = " ".join(str(error).split()) or type(error).__name__
+    return {"id": id, "error": kind_of(error), "why": why}
+
+
+def kind_of(error: BaseException) -> str:
+    """Return the contract's word for an error."""
+    match error:
+        case BadArgument() | ConfigError():
+            return "bad-argument"
+        case PeerIdMismatch():
+            return "wrong-peer"
+        case RelayError(status="NO_RESERVATION"):
+            return "no-reservation"
+        case LimitExceeded() | RelayError(status="RESOURCE_LIMIT_EXCEEDED"):
+            return "limit"
+        case Gated():
+            return "gated"
+        case DialError():
+            return "dial-failed"
+        case DeadlineExceeded() | TimeoutError():
+            return "timeout"
+        case StreamReset():
+            return "reset"
+        case StreamClosed() | ConnectionClosed():
+            return "closed"
+        case NodeError():
+            return "refused"
+        case _:
+            return "internal"
+
+
+def connection_fields(connection: Connection) -> Fields:
+    """What `dial` and `connections` tell of a connection."""
+    return {
+        "peer": str(connection.peer),
+        "path": connection.path.value,
+        "direction": connection.direction.value,
+        "local": str(connection.local),
+        "remote": str(connection.remote),
+        "transport": connection.transport,
+        "security": connection.security,
+        "muxer": connection.muxer,
+    }
+
+
+def event_line(name: str, at: float, fields: Fields) -> Fields:
+    """One event; fields that are None are left out."""
+    return {"event": name, "at": at, **{key: value for key, value in fields.items() if value is not None}}
+
+
+def texts(items: Iterable[object]) -> list[str]:
+    """Addresses, ids or names as JSON has them."""
+    return [str(item) for item in items]
+
+
+def full(addrs: Iterable[Multiaddr], peer: PeerId) -> list[str]:
+    """Addresses that end in `/p2p/<peer>`, as somebody would dial them."""
+    return [str(addr.with_peer(peer)) for addr in addrs]
+
+
+def event_fields(event: Event, own: PeerId) -> tuple[str, Fields] | None:
+    """Return the name and the fields of an event that the contract knows, None for one that stays within the node."""
+    match event:
+        case Listening(addr):
+            return "listening", {"addr": str(addr.with_peer(own))}
+        case Connected():
+            return "connected", _connected(event)
+        case Disconnected(peer, path, remote, why):
+            return "disconnected", {"peer": str(peer), "path": path.value, "remote": str(remote), "why": why}
+        case Identified():
+            return "identified", _identified(event)
+        case Observed(addr, by):
+            return "observed", {"addr": str(addr), "by": str(by)}
+        case Reserved(relay, expire, addrs):
+            return "reserved", {"relay": str(relay), "expire": expire, "addrs": full(addrs, own)}
+        case ReservationLost(relay, why):
+            return "reservation-lost", {"relay": str(relay), "why": why}
+        case PunchStage():
+            return "punch", _punch(event)
+        case Circuit():
+            return "circuit", _circuit(event)
+        case StreamOpened(protocol, peer, path, direction):
+            fields = {"protocol": protocol, "peer": str(peer), "path": path.value, "direction": direction.value}
+            return "stream", fields
+        case Complaint(why):
+            return "complaint", {"why": why}
+        case _:
+            return None
+
+
+def _connected(event: Connected) -> Fields:
+    return {
+        "peer": str(event.peer),
+        "path": event.path.value,
+        "direction": event.direction.value,
+        "local": str(event.local),
+        "remote": str(event.remote),
+        "transport": event.transport,
+        "security": event.security,
+        "muxer": event.muxer,
+    }
+
+
+def _identified(event: Identified) -> Fields:
+    return {
+        "peer": str(event.peer),
+        "path": event.path.value,
+        "agent": event.agent,
+        "protocols": list(event.protocols),
+        "addrs": texts(event.addrs),
+        "observed": None if event.observed is None else str(event.observed),
+    }
+
+
+def _punch(event: PunchStage) -> Fields:
+    return {
+        "stage": event.stage.value,
+        "peer": str(event.peer),
+        "attempt": event.attempt,
+        "addrs": texts(event.addrs) or None,
+        "rtt": event.rtt,
+        "role": event.role,
+        "why": event.why,
+    }
+
+
+def _circuit(event: Circuit) -> Fields:
+    return {
+        "stage": event.stage.value,
+        "source": str(event.source),
+        "target": str(event.target),
+        "bytes_up": event.bytes_up,
+        "bytes_down": event.bytes_down,
+        "why": event.why,
+    }
