@@ -42,7 +42,8 @@ class TcpDialError(DialError):
     """One TCP dial failed; `errno` is the system's number for why."""
 
     def __init__(self, addr: Multiaddr, error: OSError) -> None:
-        super().__init__(f"{addr}: {error.strerror or error}")
+        # asyncio writes "Connect call failed" over the system's words.
+        super().__init__(f"{addr}: {os.strerror(error.errno) if error.errno else error}")
         self.errno = error.errno
 
 
