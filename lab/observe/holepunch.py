@@ -15,7 +15,7 @@ from enum import Enum
 from math import inf
 
 from lab.observe.drops import Drop, lan_of, wan_of
-from lab.observe.flows import Endpoint, Flow, Wire
+from lab.observe.flows import Endpoint, Flow, Handshake, Wire
 from lab.observe.packets import Packet
 from lab.plan.plan import Launch, Plan
 
@@ -144,16 +144,22 @@ class Pair:
         here, there = near.handshake(), far.handshake() if far else None
         if here is None:
             return None
+        ends = [end for end in (here, there) if end is not None]
         arrived_here = here.both_opened or here.opener.address != self._first.address
         arrived_there = there is not None and (there.both_opened or there.opener.address != self._second.address)
-        ends = [end for end in (here, there) if end is not None]
-        if arrived_here and arrived_there:
-            how, first_is_opener = Opening.SIMULTANEOUS, here.opener.address == self._first.address
+        if there is not None and arrived_here and arrived_there:
+            how, opener = Opening.SIMULTANEOUS, self._earlier(here, there)
         else:
             how = Opening.MET if any(end.both_opened for end in ends) else Opening.ACCEPTED
-            first_is_opener = not arrived_here
-        opener = self._first if first_is_opener else self._second
+            opener = self._second if arrived_here else self._first
         return Began(how, opener.peer, min(end.syn for end in ends), max(end.established for end in ends))
+
+    def _earlier(self, here: Handshake, there: Handshake) -> Launch:
+        """Who sent the first of two SYNs that arrived; each host may have seen its own leave before the other's came."""
+        if here.opener.address != self._first.address:
+            return self._second
+        second_unaware = there.opener.address == self._second.address
+        return self._second if second_unaware and there.syn < here.syn else self._first
 
     def _first_syn(self, source: Launch, target: Launch) -> float | None:
         targets = self._addresses(target, source)
