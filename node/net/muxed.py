@@ -131,7 +131,7 @@ class MuxedStream:
         self._wake_reader()
 
     def fail(self, error: NodeError, *, keep_buffered: bool = False) -> None:
-        """The stream is gone; reads and writes raise `error` from now on."""
+        """The stream is gone: writes raise `error` from now on, reads once what came before is read, if it is kept."""
         if self._error is None:
             self._error = error
         if not keep_buffered:
@@ -362,7 +362,7 @@ class Muxed:
                     stream.end()
             case yamux.StreamWasReset(stream_id):
                 if stream := self._streams.pop(stream_id, None):
-                    stream.fail(StreamReset(f"stream {stream_id} was reset by the peer"))
+                    stream.fail(StreamReset(f"stream {stream_id} was reset by the peer"), keep_buffered=True)
             case yamux.StreamAcknowledged():
                 self._wake_openers()
             case yamux.PongReceived(nonce, rtt):
