@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.errors import LabError
+from lab.errors import LabError, PeerError
 from lab.kernel.capture import CaptureSet, CaptureStats
 from lab.kernel.conntrack import ConntrackWatch
 from lab.kernel.network import Network
@@ -34,6 +34,8 @@ READY_WITHIN = 30.0
 "Seconds from a peer's start to its first line."
 DRAIN_EVERY = 0.2
 "Seconds between two looks at the capture rings."
+QUIET_EVERY, QUIET_LOOKS = 0.02, 3
+"An interface is quiet when this many looks in a row, so many seconds apart, find the same byte count."
 
 
 class Record(Protocol):
@@ -107,6 +109,19 @@ class Lab:
             async with asyncio.TaskGroup() as group:
                 for launch in self.plan.launches:
                     group.create_task(self._start_peer(launch, (options or {}).get(launch.peer, ())))
+
+    async def quiet(self, peer: Peer, within: float = 5.0) -> None:
+        """Wait until nothing has crossed a peer's interface for a while; raises `PeerError` if it never rests."""
+        space = self.network.spaces[peer.launch.space]
+        try:
+            async with asyncio.timeout(within):
+                last, still = space.traffic(), 0
+                while still < QUIET_LOOKS:
+                    await asyncio.sleep(QUIET_EVERY)
+                    now = space.traffic()
+                    last, still = now, still + 1 if now == last else 0
+        except TimeoutError:
+            raise PeerError(f"{peer.name} did not stop talking within {within:g} s") from None
 
     async def facts(self) -> Facts:
         """What the wire and the peers have shown up to now."""

@@ -69,7 +69,7 @@ async def run_cell(topology: Topology, evidence: Evidence, seed: int, capture: s
         dialer=_party(topology, parts.dialer, known),
         listener=_party(topology, parts.listener, known),
         relay=_party(topology, parts.relay, known),
-        transport=relayed.transport if relayed is not None else TRANSPORT,
+        transport=TRANSPORT,
         security=relayed.security if relayed is not None else "",
         muxer=relayed.muxer if relayed is not None else "",
         predicted=prediction.path,

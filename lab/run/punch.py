@@ -48,6 +48,9 @@ async def punch(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: P
         progress.relayed = await dialer.dial(listener.through(relay))
     async with _timed(lab, progress, "both punch", "punch"):
         await _await_punch(dialer, listener, progress)
+    async with _timed(lab, progress, f"{relay.name} falls silent", "settle"):
+        # From here on the relay's byte count can only move because of the echo.
+        await lab.quiet(relay)
     async with _timed(lab, progress, f"{dialer.name} echoes over the final path", "echo"):
         began = time.time()
         echoed = await dialer.echo(listener, ECHO_BYTES)
@@ -63,7 +66,6 @@ async def _await_punch(dialer: Peer, listener: Peer, progress: Progress) -> None
         return
     direct = await dialer.saw("connected", within=SETTLE_WITHIN, where=lambda **f: _is(f, listener, "direct"))
     progress.first_direct = direct.at - (began if began is not None else direct.at)
-    # The relay's byte count can only stand still once nothing of theirs is left there.
     await dialer.saw("disconnected", within=SETTLE_WITHIN, where=lambda **f: _is(f, listener, "relayed"))
 
 

@@ -56,7 +56,7 @@ class PunchPolicy:
     """For both sides' dialling after one exchange, handshakes included."""
     exchange: float = 60.0
     """For the messages of one exchange."""
-    grace: float = 2.0
+    grace: float = 0.5
     """For which the relayed connection is kept after a success."""
     allow_private: bool = False
     """Offer and try private addresses too: for loopback and for networks without a public side."""
