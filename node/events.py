@@ -136,7 +136,7 @@ class ReservationLost:
 
 @dataclass(frozen=True, slots=True)
 class PunchStage:
-    """One step of hole punching with a peer; `attempt` counts from 1, `rtt` is in seconds."""
+    """One step of hole punching with a peer; `attempt` counts from 1 and is 0 before the first; `rtt` is in seconds."""
 
     stage: PunchStep
     peer: PeerId

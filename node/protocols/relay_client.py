@@ -191,7 +191,7 @@ class RelayClient:
             self._host.remove_advertised(addr)
 
     async def _renew(self, keeping: _Keeping) -> None:
-        why = "ended"
+        why = "the node is closing"
         try:
             why = await self._renew_until_lost(keeping)
         finally:

@@ -163,8 +163,11 @@ class RelayServer:
         try:
             await _answer(stream, Status.OK, limit=limit)
             await splice.run()
+            await onward.close()
+        except BaseException:
+            onward.reset()
+            raise
         finally:
-            onward.reset()  # of no effect on a stream that has ended
             why = splice.why or "ended with the relay's connection"
             up, down = splice.up.passed, splice.down.passed
             self._host.emit(Circuit(CircuitStep.CLOSED, circuit.source, circuit.target, up, down, why))

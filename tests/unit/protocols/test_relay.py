@@ -543,6 +543,35 @@ async def stop(at: Host, target: Host, message: bytes) -> Status | None:
     return answer.status
 
 
+def test_what_follows_the_status_on_the_stream_belongs_to_the_connection_over_it() -> None:
+    async def main() -> None:
+        async with host() as r, host() as b, host() as a:
+
+            async def handler(stream: Stream) -> None:
+                await read_frame(stream, MAX_MESSAGE)
+                status = HopMessage(HopType.STATUS, status=Status.OK).to_bytes()
+                refusal = b"\x13/multistream/1.0.0\n\x03na\n"
+                await stream.write(bytes([len(status)]) + status + refusal)
+                await stream.read()
+
+            r.handle(HOP_PROTOCOL, handler)
+            with pytest.raises(NodeError, match="supports none of"):
+                await a.connect(through(r, b))
+
+    run(main)
+
+
+def test_reserving_without_end_takes_one_slot() -> None:
+    async def main() -> None:
+        async with relay() as (r, server), host() as b:
+            connection = await b.connect(addr_of(r))
+            for _ in range(100):
+                assert (await ask(connection, HopMessage(HopType.RESERVE).to_bytes())).status is Status.OK
+            assert server.slots.peers(r.now()) == [b.peer_id]
+
+    run(main)
+
+
 def test_a_target_that_refuses_or_answers_nonsense_is_a_failed_connection() -> None:
     async def main() -> None:
         async with relay() as (r, server), host(relay_client=False) as b, host() as a:
