@@ -1,0 +1,135 @@
+"""The leak check on networks that leak, each by one hole, and on some that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+from lab.kernel.network import Network
+from lab.model.classical import cell_topology, probe_topology
+from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.plan.build import build
+from lab.plan.names import CORE
+from lab.plan.plan import Cable, Plan, Port, Route, RuleSet
+from lab.run import leaks
+
+Inside = Callable[[Callable[[], None]], None]
+
+ROUTED = "iifname wan ct state new ct status & dnat == 0 drop"
+FULL_CONE = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.PRESERVING, hairpin=True)
+
+
+def two_homes() -> Plan:
+    return build(cell_topology("full-cone", "port-restricted"), 1)
+
+
+def with_rules(plan: Plan, router: str, old: str, new: str) -> Plan:
+    """The plan with one line of a router's rules changed."""
+
+    def changed(rules: RuleSet) -> RuleSet:
+        if rules.space != router:
+            return rules
+        assert old in rules.text
+        return replace(rules, text=rules.text.replace(old, new))
+
+    return replace(plan, rules=tuple(map(changed, plan.rules)))
+
+
+async def leaks_of(real: Plan, believed: Plan, harm: Callable[[Network], None] = lambda _: None) -> list[str]:
+    with await asyncio.to_thread(Network.build, real) as network:
+        harm(network)
+        return await leaks.check(network, believed)
+
+
+def test_two_homes_leak_nothing(inside: Inside) -> None:
+    def check() -> None:
+        assert asyncio.run(leaks_of(two_homes(), two_homes())) == []
+
+    inside(check)
+
+
+def test_two_hosts_of_one_lan_may_hear_each_other(inside: Inside) -> None:
+    def check() -> None:
+        plan = build(probe_topology(FULL_CONE), 1)
+        assert asyncio.run(leaks_of(plan, plan)) == []
+
+    inside(check)
+
+
+def test_a_router_that_routes_straight_into_its_lan_is_found(inside: Inside) -> None:
+    def check() -> None:
+        plan = with_rules(two_homes(), "home-b", ROUTED, "accept")
+        assert asyncio.run(leaks_of(plan, two_homes())) == [
+            "home-b routes UDP from the internet straight to bob",
+            "home-b routes a TCP SYN from the internet straight to bob",
+        ]
+
+    inside(check)
+
+
+def test_a_forwarded_port_is_found(inside: Inside) -> None:
+    def check() -> None:
+        forwarded = (
+            "chain dstnat {\n type nat hook prerouting priority -90; iifname wan tcp dport 4001 dnat to 192.168.1.10;"
+        )
+        plan = with_rules(two_homes(), "home-a", "chain dstnat {", f"{forwarded}}}\nchain others {{")
+        assert asyncio.run(leaks_of(plan, two_homes())) == [
+            "home-a lets a TCP SYN that nobody asked for in to alice",
+        ]
+
+    inside(check)
+
+
+def test_a_route_of_the_internet_to_a_lan_is_found(inside: Inside) -> None:
+    def check() -> None:
+        open_router = with_rules(two_homes(), "home-b", ROUTED, "accept")
+        home_b = next(router for router in open_router.routers if router.name == "home-b")
+        route = Route(CORE, home_b.lan, home_b.wan, "home-b")
+        found = asyncio.run(leaks_of(replace(open_router, routes=(*open_router.routes, route)), two_homes()))
+        assert "a packet of relay to 192.168.1.10 arrives at bob, past home-b" in found
+
+    inside(check)
+
+
+def test_a_cable_between_two_lans_is_found(inside: Inside) -> None:
+    def check() -> None:
+        plan = two_homes()
+        secret = Cable(Port("home-a", "secret", bridge="lan"), Port("home-b", "secret", bridge="lan"))
+        found = asyncio.run(leaks_of(replace(plan, cables=(*plan.cables, secret)), plan))
+        assert "home-a has an interface secret that is not in the plan" in found
+        assert "bob hears alice/eth0, with which it shares no segment" in found
+        assert "alice hears bob/eth0, with which it shares no segment" in found
+
+    inside(check)
+
+
+def test_a_peer_with_a_second_way_to_the_internet_is_found(inside: Inside) -> None:
+    def check() -> None:
+        plan = two_homes()
+        back_door = Cable(Port(CORE, "back", ("11.0.99.1/24",)), Port("alice", "eth1", ("11.0.99.2/24",)))
+        found = asyncio.run(leaks_of(replace(plan, cables=(*plan.cables, back_door)), plan))
+        assert "alice has an interface eth1 that is not in the plan" in found
+        assert "core has an interface back that is not in the plan" in found
+
+    inside(check)
+
+
+def test_a_check_that_cannot_be_made_is_reported_and_not_passed(inside: Inside) -> None:
+    def cut(network: Network) -> None:
+        with network.spaces["bob"].entered():
+            subprocess.run(["ip", "link", "set", "eth0", "down"], check=True)
+
+    def check() -> None:
+        (found,) = asyncio.run(leaks_of(two_homes(), two_homes(), cut))
+        assert found.startswith("the leak check could not be made: ")
+
+    inside(check)
+
+
+def test_segments_are_what_cables_and_bridges_join() -> None:
+    assert {frozenset(segment) for segment in leaks.segments(build(probe_topology(FULL_CONE), 1))} == {
+        frozenset({("core", "router"), ("router", "wan")}),
+        frozenset({("router", "lan"), ("host-a", "eth0"), ("host-b", "eth0")}),
+    }
