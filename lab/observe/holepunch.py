@@ -155,7 +155,7 @@ class Pair:
         return Began(how, opener.peer, min(end.syn for end in ends), max(end.established for end in ends))
 
     def _earlier(self, here: Handshake, there: Handshake) -> Launch:
-        """Who sent the first of two SYNs that arrived; each host may have seen its own leave before the other's came."""
+        """Who sent the first of two SYNs that arrived; each host may have seen its own leave before the other came."""
         if here.opener.address != self._first.address:
             return self._second
         second_unaware = there.opener.address == self._second.address

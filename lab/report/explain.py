@@ -27,6 +27,7 @@ from lab.observe.timeline import Entry, shortened, timeline
 from lab.plan.codec import plan_from_json
 from lab.plan.plan import Plan
 from lab.report.results import RESULTS, Cell, load
+from lab.report.terminal import stdout
 
 CAPTURE, EVENTS, MAPPINGS = "capture.pcapng", "events.jsonl", "conntrack.jsonl"
 MAX_BYTES: Final = 256 << 20
@@ -55,14 +56,14 @@ class Story:
 
 def explain(folder: Path, everything: bool = False) -> None:
     """Print the story of the run in that folder; with `everything` every packet and every change of a mapping."""
-    tell(read_story(folder, everything), Console(highlight=False))
+    tell(read_story(folder, everything), stdout())
 
 
 def summarise_capture(folder: Path) -> None:
     """Print what each interface of a run's capture saw."""
     plan = _plan(folder)
     wire = gather(plan, folder / CAPTURE, growing=True).wire
-    console = Console(highlight=False)
+    console = stdout()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for title in ("interface", "packets", "flows", "SYNs", "payload bytes"):
         table.add_column(title, justify="left" if title == "interface" else "right")

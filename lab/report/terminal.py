@@ -6,6 +6,8 @@ that is narrower than the matrix gets a list. For the summary of a CI job there 
 
 from __future__ import annotations
 
+import io
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,14 +24,29 @@ from lab.report.results import Cell, Mark, Results, load, results_to_json
 
 NARROW: Final = 76
 "columns below which the matrix becomes a list"
+SHORT: Final = 12
+"characters of a NAT's name that fit into one line of the matrix"
 _COLOURS: Final = {"direct": "green", "relayed": "cyan"}
+_HAIRPINS: Final = {
+    Hairpin.NONE.value: "no",
+    Hairpin.EXTERNAL.value: "yes",
+    Hairpin.EXTERNAL_OTHER_PORT.value: "other port",
+    Hairpin.INTERNAL.value: "unmasked",
+}
 _NOT_SO: Final = {Mark.INCONCLUSIVE: "yellow", Mark.UNSUPPORTED: "yellow", Mark.FAILED: "bold red"}
+
+
+def stdout() -> Console:
+    """A console on standard output that shows `?` for what the output's encoding lacks, instead of giving up."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(highlight=False)
 
 
 def report(folder: Path, format: str = "text") -> None:
     """Print the results in the folder of a run as `text`, `markdown` or `json`."""
     results = load(folder)
-    console = Console(highlight=False)
+    console = stdout()
     if format == "json":
         console.out(results_to_json(results), end="", highlight=False)
     elif format == "markdown":
@@ -44,9 +61,9 @@ def print_results(results: Results, folder: Path, console: Console) -> None:
     wide = console.width >= NARROW and _is_matrix(results.cells)
     console.print(matrix_table(results, ascii_only) if wide else cell_list(results, ascii_only))
     for line in findings(results):
-        console.print(escape(line), style="red", soft_wrap=True)
-    console.print(summary(results), style="bold green" if results.ok else "bold red")
-    console.print(f"Evidence: {folder}", style="dim", markup=False, soft_wrap=True)
+        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    console.print(summary(results), style="bold green" if results.ok else "bold red", highlight=False)
+    console.print(f"Evidence: {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def summary(results: Results) -> str:
@@ -110,25 +127,24 @@ def markdown(results: Results) -> str:
 
 
 def certificate_table(certificates: Iterable[Certificate], ascii_only: bool = False) -> RenderableType:
-    """Declared beside measured, for UDP and TCP, a block for each NAT; below it the traps and the differences."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    for title in ("NAT", "", "mapping", "filtering", "ports", "hairpin", ""):
-        table.add_column(title, no_wrap=title != "NAT")
+    """Declared above measured, for UDP and TCP, a block for each NAT; below it all the differences."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, show_edge=False, pad_edge=False)
+    for title in ("NAT, declared", "mapping", "filtering", "ports", "hairpin", ""):
+        table.add_column(title, no_wrap=True)
     notes: list[Text] = []
     for certificate in certificates:
         declared = expected(certificate.declared)
-        table.add_row(_two_lines(certificate.router), "declared", *_facets(declared), "", style="bold")
+        table.add_row(escape(certificate.router), *_facets(declared), "", style="bold")
         for protocol, measured in (("UDP", certificate.udp), ("TCP", certificate.tcp)):
-            table.add_row("", protocol, *_compared(declared, measured), _tick(measured == declared, ascii_only))
-        table.add_row("", "traps", *_traps(certificate), _tick(all(t.ok for t in certificate.traps), ascii_only))
+            tick = _tick(measured == declared, ascii_only)
+            table.add_row(f"  {protocol}, measured", *_compared(declared, measured), tick)
+        if certificate.traps:
+            avoided = sum(trap.ok for trap in certificate.traps)
+            tick = _tick(avoided == len(certificate.traps), ascii_only)
+            table.add_row("  traps", f"{avoided} of {len(certificate.traps)} avoided", "", "", "", tick)
         table.add_section()
         notes += [Text(f"{certificate.router}: {line}", style="red") for line in certificate.differences]
     return Group(table, *notes)
-
-
-def _traps(certificate: Certificate) -> list[str]:
-    passed = sum(trap.ok for trap in certificate.traps)
-    return [f"{passed} of {len(certificate.traps)} avoided" if certificate.traps else "not tried", "", "", ""]
 
 
 def _facets(behaviour: Behaviour) -> list[str]:
@@ -146,8 +162,8 @@ def _compared(declared: Behaviour, measured: Behaviour | None) -> list[Text]:
 
 def _short(value: str) -> str:
     """RFC 4787's words, so that two of them and the rest fit into a line."""
-    if value == Hairpin.NONE.value:
-        return "no"
+    if value in _HAIRPINS:
+        return _HAIRPINS[value]
     return value.replace("address-and-port", "addr+port").replace("dependent", "dep.").replace("independent", "indep.")
 
 
@@ -181,7 +197,7 @@ def _axis(names: Iterable[str]) -> tuple[str, ...]:
 
 def _two_lines(name: str) -> str:
     """`address-restricted` broken at its hyphen: six of these fit into 80 columns."""
-    return escape(name.replace("-", "-\n", 1))
+    return escape(name.replace("-", "-\n", 1) if len(name) > SHORT else name)
 
 
 def _row(values: Iterable[str]) -> str:

@@ -58,6 +58,8 @@ class Scene:
         """
         self._marks += 1
         ns = round((BEGAN + ms / 1000) * 1e9)
+        router = self._launch(source).router
+        edge = f"{source}/eth0" if router is None else f"{router}/wan"
         for interface, src, sport, dst, port in self._way(self._launch(source), self._launch(target), outer, dport):
             self.seen.append(
                 Packet(
@@ -79,7 +81,7 @@ class Scene:
             )
             if interface == until:
                 return
-            ns += CORE_NS if interface.endswith("/wan") else HOP_NS
+            ns += CORE_NS if interface == edge else HOP_NS
 
     def opened(self, ms: float, source: str, target: str, *, outer: int = 4001, dport: int = 4001) -> None:
         """An ordinary handshake that takes two milliseconds."""
