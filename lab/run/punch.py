@@ -47,7 +47,7 @@ async def punch(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: P
     async with _timed(lab, progress, f"{dialer.name} reaches {listener.name} through the relay", "relayed"):
         progress.relayed = await dialer.dial(listener.through(relay))
     async with _timed(lab, progress, "both punch", "punch"):
-        await _await_punch(dialer, listener, progress)
+        await _await_punch(dialer, listener, relay, progress)
     async with _timed(lab, progress, f"{relay.name} falls silent", "settle"):
         # From here on the relay's byte count can only move because of the echo.
         await lab.quiet(relay)
@@ -58,7 +58,7 @@ async def punch(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: P
     progress.path = echoed.path
 
 
-async def _await_punch(dialer: Peer, listener: Peer, progress: Progress) -> None:
+async def _await_punch(dialer: Peer, listener: Peer, relay: Peer, progress: Progress) -> None:
     """Wait for the direct connection on both sides, or until the side that punches has given up."""
     began = next((e.at for e in listener.events if e.name == "connected" and _is(e.fields, dialer, "relayed")), None)
     end = await listener.saw("punch", within=PUNCH_WITHIN, where=_ended)
@@ -66,7 +66,10 @@ async def _await_punch(dialer: Peer, listener: Peer, progress: Progress) -> None
         return
     direct = await dialer.saw("connected", within=SETTLE_WITHIN, where=lambda **f: _is(f, listener, "direct"))
     progress.first_direct = direct.at - (began if began is not None else direct.at)
-    await dialer.saw("disconnected", within=SETTLE_WITHIN, where=lambda **f: _is(f, listener, "relayed"))
+    for peer, other in ((dialer, listener), (listener, dialer)):
+        await peer.saw("disconnected", within=SETTLE_WITHIN, where=lambda other=other, **f: _is(f, other, "relayed"))
+    if any(event.name == "circuit" for event in relay.events):
+        await relay.saw("circuit", within=SETTLE_WITHIN, where=lambda stage="", **_: stage == "closed")
 
 
 def _ended(stage: str = "", **_: object) -> bool:

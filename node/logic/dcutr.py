@@ -104,6 +104,14 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Expect:
+    """From now on what comes from these addresses belongs to the punch: the peer's SYN may outrun its SYNC."""
+
+    addrs: tuple[Multiaddr, ...]
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
 class Punch:
     """Dial all addresses at once and again, from the listen port; outcome: `punched`."""
 
@@ -119,7 +127,7 @@ class Finish:
     succeeded: bool
 
 
-Action = DialDirect | OpenStream | Send | Receive | CloseStream | Wait | Punch | PunchStage | Finish
+Action = DialDirect | OpenStream | Send | Receive | CloseStream | Wait | Expect | Punch | PunchStage | Finish
 """A PunchStage is to be emitted as it is."""
 
 
@@ -300,7 +308,8 @@ class Answerer(_Side):
             return self.broken("no public address of ours has been observed")
         self._take_addrs(message)
         self._state = _State.AWAITING_SYNC
-        return [self._tell(PunchStep.CONNECT_RECEIVED, self._addrs), *self._connect()]
+        expect = Expect(self._addrs, self._role)
+        return [self._tell(PunchStep.CONNECT_RECEIVED, self._addrs), expect, *self._connect()]
 
 
 def offered(own: Iterable[Multiaddr], policy: PunchPolicy) -> tuple[Multiaddr, ...]:

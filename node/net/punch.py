@@ -5,6 +5,8 @@ Facts, measured on Linux namespaces:
 * On a simultaneous open both ends see their `connect` succeed and nobody accepts; when the peer's SYN reaches our
   listener first, it is an accept. So the role in the handshakes is DCUtR's, never that of the socket.
 * A second dial on a 4-tuple in use gives EADDRNOTAVAIL: the other one is on its way, the accept is to be awaited.
+* The peer may be told to dial sooner than we are: its SYN then reaches our listener before our own dial. So what comes
+  from the peer's addresses is taken up from the moment they are known, not from our first SYN on.
 * A NAT or host that answers an unexpected SYN with RST gives ECONNREFUSED to both until they are nearly simultaneous:
   dialling again every 20 ms or so has found the moment at the 18th try.
 
@@ -16,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from node.errors import DialError, LimitExceeded, NodeError
@@ -70,6 +73,7 @@ class Punch:
         self._dials: set[asyncio.Task[None]] = set()
         self._upgrades: set[asyncio.Task[None]] = set()
         self._arrivals = 0
+        self._running = False
 
     @property
     def ips(self) -> frozenset[IPv4Address | IPv6Address]:
@@ -84,8 +88,13 @@ class Punch:
         self._begin_upgrade(raw)
         return True
 
+    def waits_for(self, peer: PeerId, role: Role) -> bool:
+        """Whether this is the punch with `peer`, made but not run."""
+        return not self._running and self._peer == peer and self._role is role
+
     async def run(self, deadline: float) -> Connection:
         """Dial until one connection is upgraded; DialError at the deadline (of the loop's clock)."""
+        self._running = True
         self._dials = {asyncio.create_task(self._pursue(addr), name=f"punch to {addr}") for addr in self._addrs}
         try:
             async with asyncio.timeout_at(deadline):
@@ -93,7 +102,7 @@ class Punch:
         except TimeoutError:
             raise DialError(f"no hole to {self._peer} in time{self._reasons()}") from None
         finally:
-            await self._end()
+            await self.end()
 
     async def _pursue(self, addr: Multiaddr) -> None:
         pause = RETRY
@@ -126,7 +135,7 @@ class Punch:
     def _reasons(self) -> str:
         return "".join(f"; {addr}: {error or type(error).__name__}" for addr, error in self._last.items())
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
         """Stop dialling; the initiator drops the upgrades that lost, the responder waits for them to end by it."""
         losers = set(self._dials)
         if self._role is Role.INITIATOR or not self._won.done():
@@ -138,7 +147,7 @@ class Punch:
 
 
 class Punches:
-    """The punches under way, by the IP addresses they expect."""
+    """The punches under way or expected, by the IP addresses they expect."""
 
     def __init__(self) -> None:
         self._expected: dict[IPv4Address | IPv6Address, list[Punch]] = {}
@@ -149,18 +158,25 @@ class Punches:
         ip = raw.remote.ip
         return ip is not None and any(punch.offer(raw) for punch in self._expected.get(ip, ()))
 
-    async def run(self, punch: Punch, deadline: float) -> Connection:
-        """Run a punch, offering it what arrives in the meantime."""
+    def held(self, peer: PeerId, role: Role) -> Punch | None:
+        """The punch with `peer` that is expected and has not been run."""
+        every = (punch for punches in self._expected.values() for punch in punches)
+        return next((punch for punch in every if punch.waits_for(peer, role)), None)
+
+    @asynccontextmanager
+    async def expecting(self, punch: Punch) -> AsyncIterator[None]:
+        """Offer a punch what arrives within the block, before it is run as while it runs."""
         if self._count >= PUNCHES:
             raise LimitExceeded(f"{PUNCHES} punches are under way already")
         self._count += 1
         for ip in punch.ips:
             self._expected.setdefault(ip, []).append(punch)
         try:
-            return await punch.run(deadline)
+            yield
         finally:
             self._count -= 1
             for ip in punch.ips:
                 self._expected[ip].remove(punch)
                 if not self._expected[ip]:
                     del self._expected[ip]
+            await punch.end()

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -193,11 +194,22 @@ class Swarm:
         `role` whoever connected; one that arrives from the IP of one of `addrs` in the meantime counts as well. The
         first that proves to be `peer` is returned; raises DialError when there is none by the deadline.
         """
+        held = self._punches.held(peer, role)
+        if held is not None:
+            return await held.run(deadline)
+        punch = self._punch(peer, addrs, role)
+        async with self._punches.expecting(punch):
+            return await punch.run(deadline)
+
+    def expect_punch(self, peer: PeerId, addrs: Sequence[Multiaddr], role: Role) -> AbstractAsyncContextManager[None]:
+        """Within the block, give connections from the IPs of `addrs` the punch's role; `dial_punch` joins in later."""
+        return self._punches.expecting(self._punch(peer, addrs, role))
+
+    def _punch(self, peer: PeerId, addrs: Sequence[Multiaddr], role: Role) -> Punch:
         targets = [addr for addr in addrs if is_tcp(addr) and self._gater.allows(addr)]
         if not targets:
             raise DialError(f"no address to punch to: {', '.join(map(str, addrs)) or 'none given'}")
-        punch = Punch(peer, targets, role, self._dial_from_listen_port, self._upgrade_punched, self._tasks)
-        return await self._punches.run(punch, deadline)
+        return Punch(peer, targets, role, self._dial_from_listen_port, self._upgrade_punched, self._tasks)
 
     async def _dial_from_listen_port(self, addr: Multiaddr) -> RawConnection:
         source = source_for(addr, self.listen_addrs())

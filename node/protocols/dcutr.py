@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 from node.errors import LocalProtocolError, NodeError, RemoteProtocolError
@@ -27,6 +28,7 @@ from node.logic.dcutr import (
     Answerer,
     CloseStream,
     DialDirect,
+    Expect,
     Finish,
     Opener,
     OpenStream,
@@ -166,9 +168,14 @@ class _Exchange:
         self._clock = asyncio.get_running_loop().time
         self._deadline = self._clock() + policy.exchange
         self._punching: asyncio.Timeout | None = None
+        self._expecting = AsyncExitStack()
 
     async def run(self, actions: Iterable[Action]) -> bool:
         """Do the actions and those that follow from them; return whether the connection is direct now."""
+        async with self._expecting:
+            return await self._run(actions)
+
+    async def _run(self, actions: Iterable[Action]) -> bool:
         todo = deque(actions)
         while todo:
             action = todo.popleft()
@@ -199,6 +206,9 @@ class _Exchange:
                 return self._side.received(HolePunch.from_bytes(data), self._host.now())
             case CloseStream():
                 await self._in_time(self._open_stream.close())
+            case Expect(addrs, role):
+                expected = self._host.swarm.expect_punch(self._connection.peer, addrs, _role(role))
+                await self._expecting.enter_async_context(expected)
             case Punch():
                 return self._side.punched(await self._punch(action))
             case _:
@@ -217,11 +227,10 @@ class _Exchange:
 
     async def _punch(self, punch: Punch) -> str | None:
         """Dial as told; return why there is no direct connection, None if there is one."""
-        role = Role.INITIATOR if punch.role == INITIATOR else Role.RESPONDER
         peer = self._connection.peer
         try:
             async with asyncio.timeout(None) as self._punching:
-                await self._host.swarm.dial_punch(peer, punch.addrs, role, self._clock() + punch.timeout)
+                await self._host.swarm.dial_punch(peer, punch.addrs, _role(punch.role), self._clock() + punch.timeout)
         except NodeError as error:
             return None if is_direct(self._host, peer) else str(error)
         except TimeoutError:
@@ -271,6 +280,10 @@ class _Opening(_Exchange):
         self._stream = None
         self._stream = await self._in_time(self._connection.new_stream([PROTOCOL], limited=True))
         return self._opener.opened(own, self._host.now())
+
+
+def _role(name: str) -> Role:
+    return Role.INITIATOR if name == INITIATOR else Role.RESPONDER
 
 
 def is_direct(host: HostApi, peer: PeerId) -> bool:

@@ -502,6 +502,18 @@ def test_the_initiator_of_a_punch_takes_the_security_initiators_role_also_when_i
     run(main)
 
 
+def test_a_connection_that_outruns_the_signal_to_punch_is_answered_in_the_punchs_role() -> None:
+    async def main() -> None:
+        async with swarm() as alice, swarm() as bob:
+            async with alice.expect_punch(bob.peer_id, bob.listen_addrs(), Role.INITIATOR):
+                theirs = await bob.dial_punch(alice.peer_id, alice.listen_addrs(), Role.RESPONDER, soon())
+                mine = await alice.dial_punch(bob.peer_id, bob.listen_addrs(), Role.INITIATOR, soon())
+            assert (mine.direction, theirs.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+            assert await echoes(mine)
+
+    run(main)
+
+
 def test_a_punch_is_tried_again_until_the_other_side_is_there() -> None:
     async def main() -> None:
         async with swarm() as alice, swarm(listen=False) as bob:
