@@ -96,10 +96,10 @@ class LazyStream:
 
 
 async def _confirm(stream: ByteStream, negotiation: Initiator) -> tuple[str, ByteStream]:
-    for event in await next_events(negotiation, stream):
-        if isinstance(event, Selected):
-            return event.protocol, push_back(stream, negotiation.trailing())
-    raise NegotiationError("the peer supports none of the protocols proposed")
+    (event,) = await next_events(negotiation, stream)
+    if not isinstance(event, Selected):
+        raise NegotiationError(f"the peer supports none of {', '.join(event.protocols)}")
+    return event.protocol, push_back(stream, negotiation.trailing())
 
 
 @asynccontextmanager

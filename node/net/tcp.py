@@ -16,7 +16,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import cast
+from typing import TypeAlias, cast
 
 from node.errors import ConfigError, ConnectionClosed, DeadlineExceeded, DialError, LocalProtocolError, StreamClosed
 from node.names.multiaddr import Multiaddr
@@ -34,6 +34,8 @@ MAX_BUFFERED = 256 * 1024
 WRITE_HIGH_WATER = 256 * 1024
 CLOSE_TIMEOUT = 2.0
 
+SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
 # A source port that is in use on this path is no reason not to dial, unless the caller punches.
 _SOURCE_ERRORS = (errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EINVAL, errno.EACCES)
 
@@ -42,8 +44,7 @@ class TcpDialError(DialError):
     """One TCP dial failed; `errno` is the system's number for why."""
 
     def __init__(self, addr: Multiaddr, error: OSError) -> None:
-        # asyncio writes "Connect call failed" over the system's words.
-        super().__init__(f"{addr}: {os.strerror(error.errno) if error.errno else error}")
+        super().__init__(f"{addr}: {error.strerror or error}")
         self.errno = error.errno
 
 
@@ -293,13 +294,13 @@ class TcpTransport:
     async def _dial(self, addr: Multiaddr, source: Multiaddr | None, strict: bool) -> RawConnection:
         if source is not None:
             try:
-                return await self._connect(addr, source)
+                return await self._open(addr, source)
             except TcpDialError as error:
                 if strict or error.errno not in _SOURCE_ERRORS:
                     raise
-        return await self._connect(addr, None)
+        return await self._open(addr, None)
 
-    async def _connect(self, addr: Multiaddr, source: Multiaddr | None) -> RawConnection:
+    async def _open(self, addr: Multiaddr, source: Multiaddr | None) -> RawConnection:
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
             try:
@@ -307,7 +308,7 @@ class TcpTransport:
                 sock = stack.enter_context(_socket(family))
                 if source is not None:
                     _bind(sock, family, source)
-                await loop.sock_connect(sock, sockaddr)
+                await _connect(sock, sockaddr)
                 if sock.getsockname() == sock.getpeername():
                     # Dialling our own listening port from itself succeeds: the kernel opens it simultaneously.
                     raise OSError(errno.EADDRNOTAVAIL, "connected to itself")
@@ -326,6 +327,14 @@ def _socket(family: socket.AddressFamily) -> socket.socket:
     return sock
 
 
+async def _connect(sock: socket.socket, sockaddr: SockAddr) -> None:
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, sockaddr)
+    except OSError as error:
+        # asyncio writes "Connect call failed" over the system's words.
+        raise OSError(error.errno, os.strerror(error.errno or 0)) from error
+
+
 def _bind(sock: socket.socket, family: socket.AddressFamily, source: Multiaddr) -> None:
     source_family, sockaddr = _sockaddr(source)
     if source_family != family:
@@ -333,7 +342,7 @@ def _bind(sock: socket.socket, family: socket.AddressFamily, source: Multiaddr) 
     sock.bind(sockaddr)
 
 
-def _sockaddr(addr: Multiaddr) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:
+def _sockaddr(addr: Multiaddr) -> tuple[socket.AddressFamily, SockAddr]:
     ip, port = addr.ip, addr.port
     if ip is None or port is None or "tcp" not in addr:
         raise OSError(errno.EAFNOSUPPORT, "not an IP address and a TCP port")
