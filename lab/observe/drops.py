@@ -20,7 +20,7 @@ from lab.observe.packets import Packet
 from lab.plan.plan import Plan, RouterPlan
 
 SETTLE_NS: Final = 5_000_000
-"A packet this close to the capture's end is not judged: its twin on the LAN may not have been written yet."
+"A packet this close to the end of a growing capture is not judged: its twin on the LAN may still come."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ def lan_of(router: str) -> str:
     return f"{router}/lan"
 
 
-def find_drops(plan: Plan, wire: Wire) -> tuple[Drop, ...]:
-    """All drops at all routers whose two sides were recorded, in the order of time."""
+def find_drops(plan: Plan, wire: Wire, *, growing: bool = False) -> tuple[Drop, ...]:
+    """All drops at all routers whose two sides were recorded, in the order of time; `growing`: there will be more."""
     recorded = {capture.name for capture in plan.captures}
-    end = wire.packets[-1].ns - SETTLE_NS if wire.packets else 0
+    end = wire.packets[-1].ns - (SETTLE_NS if growing else 0) if wire.packets else 0
     drops: list[Drop] = []
     for router in plan.routers:
         if {wan_of(router.name), lan_of(router.name)} <= recorded:

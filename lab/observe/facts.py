@@ -99,10 +99,12 @@ def gather(plan: Plan, capture: Path, events: Iterable[Mapping[str, Any]] = (), 
 
     `growing` says that the lab is still writing it.
     """
-    return judge(plan, read(capture, growing), events)
+    return judge(plan, read(capture, growing), events, growing=growing)
 
 
-def judge(plan: Plan, packets: Iterable[Packet], events: Iterable[Mapping[str, Any]] = ()) -> Facts:
+def judge(
+    plan: Plan, packets: Iterable[Packet], events: Iterable[Mapping[str, Any]] = (), *, growing: bool = False
+) -> Facts:
     """The same from packets that have been read already."""
     wire = Wire(packets)
-    return Facts(plan, wire, tuple(events), find_drops(plan, wire))
+    return Facts(plan, wire, tuple(events), find_drops(plan, wire, growing=growing))
