@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 
 from node.errors import StreamReset
-from node.events import Connected, Direction, Disconnected, Event, Path, PunchStage, PunchStep
+from node.events import Connected, Direction, Disconnected, Path, PunchStage, PunchStep
 from node.host import Host, HostConfig
 from node.logic.dcutr import PunchPolicy
 from node.logic.relay import RelayLimits
@@ -20,42 +20,10 @@ from node.net.stream import read_frame, write_frame
 from node.protocols.dcutr import Dcutr
 from node.protocols.relay_server import RelayServer
 from node.wire.dcutr import MAX_MESSAGE, PROTOCOL, HolePunch, HolePunchType
+from tests.support.hosts import LOOPBACK, Seen, addr_of, run
 
-LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
-DEADLINE = 30.0
 POLICY = PunchPolicy(direct_dial=0.0, grace=0.05, allow_private=True)
 CONNECT, SYNC = HolePunchType.CONNECT, HolePunchType.SYNC
-
-
-@dataclass
-class Seen:
-    """The events of one host, to be looked at and waited for."""
-
-    events: list[Event] = field(default_factory=list)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def add(self, event: Event) -> None:
-        self.events.append(event)
-        self.news.set()
-
-    def stages(self) -> list[PunchStage]:
-        return [event for event in self.events if isinstance(event, PunchStage)]
-
-    async def wait(self, where: Callable[[Event], bool]) -> Event:
-        while True:
-            for event in self.events:
-                if where(event):
-                    return event
-            self.news.clear()
-            await self.news.wait()
-
-    async def stage(self, stage: PunchStep) -> PunchStage:
-        event = await self.wait(lambda event: isinstance(event, PunchStage) and event.stage is stage)
-        assert isinstance(event, PunchStage)
-        return event
-
-    async def relayed_gone(self) -> None:
-        await self.wait(lambda event: isinstance(event, Disconnected) and event.path is Path.RELAYED)
 
 
 @dataclass(frozen=True)
@@ -73,7 +41,7 @@ class Three:
         await self.b.relay_client.reserve(addr_of(self.relay))
         connection = await self.a.connect(addr_of(self.relay) / f"/p2p-circuit/p2p/{self.b.peer_id}")
         assert connection.path is Path.RELAYED
-        await self.b_seen.wait(lambda event: isinstance(event, Connected) and event.peer == self.a.peer_id)
+        await self.b_seen.wait(Connected, lambda event: event.peer == self.a.peer_id)
 
     def paths(self) -> tuple[set[Path], set[Path]]:
         of_a = {connection.path for connection in self.a.swarm.connections(self.b.peer_id)}
@@ -81,8 +49,9 @@ class Three:
         return of_a, of_b
 
 
-def addr_of(node: Host) -> Multiaddr:
-    return node.listen_addrs()[0].with_peer(node.peer_id)
+async def relayed_gone(net: Three) -> None:
+    for seen in (net.a_seen, net.b_seen):
+        await seen.wait(Disconnected, lambda event: event.path is Path.RELAYED)
 
 
 @contextlib.asynccontextmanager
@@ -116,20 +85,12 @@ async def three(
         yield Three(relay, node_a, node_b, a_seen, b_seen)
 
 
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await main()
-
-    asyncio.run(bounded())
-
-
 def test_a_relayed_connection_becomes_direct_with_the_dialler_as_initiator() -> None:
     async def main() -> None:
         async with three() as net:
             await net.meet()
-            of_a = await net.a_seen.stage(PunchStep.SUCCEEDED)
-            of_b = await net.b_seen.stage(PunchStep.SUCCEEDED)
+            of_a = await net.a_seen.punch(PunchStep.SUCCEEDED)
+            of_b = await net.b_seen.punch(PunchStep.SUCCEEDED)
             assert (of_a.role, of_b.role, of_a.attempt, of_b.attempt) == ("initiator", "responder", 1, 1)
             direct_a, direct_b = net.a.swarm.best(net.b.peer_id), net.b.swarm.best(net.a.peer_id)
             assert direct_a is not None
@@ -146,9 +107,9 @@ def test_both_sides_tell_every_stage_in_order() -> None:
     async def main() -> None:
         async with three() as net:
             await net.meet()
-            await net.a_seen.stage(PunchStep.SUCCEEDED)
-            await net.b_seen.stage(PunchStep.SUCCEEDED)
-            assert [event.stage.value for event in net.b_seen.stages()] == [
+            await net.a_seen.punch(PunchStep.SUCCEEDED)
+            await net.b_seen.punch(PunchStep.SUCCEEDED)
+            assert [event.stage.value for event in net.b_seen.punches()] == [
                 "started",
                 "connect-sent",
                 "connect-received",
@@ -156,7 +117,7 @@ def test_both_sides_tell_every_stage_in_order() -> None:
                 "dialling",
                 "succeeded",
             ]
-            assert [event.stage.value for event in net.a_seen.stages()] == [
+            assert [event.stage.value for event in net.a_seen.punches()] == [
                 "started",
                 "connect-received",
                 "connect-sent",
@@ -164,7 +125,7 @@ def test_both_sides_tell_every_stage_in_order() -> None:
                 "dialling",
                 "succeeded",
             ]
-            (dialling,) = (event for event in net.a_seen.stages() if event.stage is PunchStep.DIALLING)
+            (dialling,) = (event for event in net.a_seen.punches() if event.stage is PunchStep.DIALLING)
             assert dialling.addrs == tuple(net.b.listen_addrs())
 
     run(main)
@@ -174,8 +135,7 @@ def test_the_relayed_connection_is_closed_after_a_success_and_the_direct_one_sta
     async def main() -> None:
         async with three() as net:
             await net.meet()
-            await net.a_seen.relayed_gone()
-            await net.b_seen.relayed_gone()
+            await relayed_gone(net)
             assert net.paths() == ({Path.DIRECT}, {Path.DIRECT})
             stream = await net.a.new_stream(net.b.peer_id, ["/echo/1.0.0"])
             await stream.write(b"over the hole")
@@ -192,14 +152,14 @@ def test_a_stream_on_the_relayed_connection_may_end_before_it_is_closed() -> Non
             await net.meet()
             (relayed,) = net.a.swarm.connections(net.b.peer_id)
             stream = await relayed.new_stream(["/echo/1.0.0"], limited=True)
-            await net.a_seen.stage(PunchStep.SUCCEEDED)
-            await net.b_seen.stage(PunchStep.SUCCEEDED)
+            await net.a_seen.punch(PunchStep.SUCCEEDED)
+            await net.b_seen.punch(PunchStep.SUCCEEDED)
             for _ in range(20):
                 await stream.write(b"still")
                 assert await stream.read() == b"still"
             assert not relayed.is_closed
             await stream.close()
-            await net.a_seen.relayed_gone()
+            await relayed_gone(net)
 
     run(main)
 
@@ -209,11 +169,11 @@ def test_a_reachable_peer_is_dialled_plainly_without_an_exchange() -> None:
         policy = PunchPolicy(grace=0.05, allow_private=True)
         async with three(a=policy, b=policy) as net:
             await net.meet()
-            await net.b_seen.stage(PunchStep.SUCCEEDED)
-            assert [event.stage.value for event in net.b_seen.stages()] == ["started", "direct-dial", "succeeded"]
-            await net.a_seen.relayed_gone()
+            await net.b_seen.punch(PunchStep.SUCCEEDED)
+            assert [event.stage.value for event in net.b_seen.punches()] == ["started", "direct-dial", "succeeded"]
+            await relayed_gone(net)
             assert net.paths() == ({Path.DIRECT}, {Path.DIRECT})
-            assert net.a_seen.stages() == []
+            assert net.a_seen.punches() == []
 
     run(main)
 
@@ -222,7 +182,7 @@ def test_a_punch_over_an_unlimited_relay_works_the_same() -> None:
     async def main() -> None:
         async with three(limits=RelayLimits(duration=0, data=0)) as net:
             await net.meet()
-            await net.a_seen.relayed_gone()
+            await relayed_gone(net)
             assert net.paths() == ({Path.DIRECT}, {Path.DIRECT})
 
     run(main)
@@ -233,7 +193,7 @@ def test_without_a_public_address_the_connection_stays_relayed() -> None:
         public_only = PunchPolicy(direct_dial=0.0)
         async with three(a=public_only, b=public_only) as net:
             await net.meet()
-            gave_up = await net.b_seen.stage(PunchStep.GAVE_UP)
+            gave_up = await net.b_seen.punch(PunchStep.GAVE_UP)
             assert gave_up.why == "no public address of ours has been observed"
             assert net.paths() == ({Path.RELAYED}, {Path.RELAYED})
 
@@ -244,7 +204,7 @@ def test_a_peer_without_hole_punching_stays_relayed() -> None:
     async def main() -> None:
         async with three(a=None) as net:
             await net.meet()
-            gave_up = await net.b_seen.stage(PunchStep.GAVE_UP)
+            gave_up = await net.b_seen.punch(PunchStep.GAVE_UP)
             assert "supports none" in (gave_up.why or "")
             assert net.paths() == ({Path.RELAYED}, {Path.RELAYED})
 
@@ -255,8 +215,8 @@ def test_a_peer_that_does_not_listen_cannot_offer_an_address_and_stays_relayed()
     async def main() -> None:
         async with three(a_listens=False) as net:
             await net.meet()
-            await net.b_seen.stage(PunchStep.GAVE_UP)
-            assert (await net.a_seen.stage(PunchStep.FAILED)).why == "no public address of ours has been observed"
+            await net.b_seen.punch(PunchStep.GAVE_UP)
+            assert (await net.a_seen.punch(PunchStep.FAILED)).why == "no public address of ours has been observed"
 
     run(main)
 
@@ -273,9 +233,9 @@ def test_a_punch_that_fails_is_tried_three_times_and_given_up() -> None:
 
             net.a.handle(PROTOCOL, answer, limited=True)
             await net.meet()
-            gave_up = await net.b_seen.stage(PunchStep.GAVE_UP)
+            gave_up = await net.b_seen.punch(PunchStep.GAVE_UP)
             assert gave_up.attempt == 3
-            failed = [event for event in net.b_seen.stages() if event.stage is PunchStep.FAILED]
+            failed = [event for event in net.b_seen.punches() if event.stage is PunchStep.FAILED]
             assert [event.attempt for event in failed] == [1, 2, 3]
             assert all(str(dead_end) in (event.why or "") for event in failed)
             assert net.paths() == ({Path.RELAYED}, {Path.RELAYED})
@@ -313,7 +273,7 @@ def test_nonsense_for_an_answer_ends_the_work_and_not_the_connection(kind: str) 
 
             net.a.handle(PROTOCOL, answer, limited=True)
             await net.meet()
-            assert (await net.b_seen.stage(PunchStep.GAVE_UP)).attempt == 1
+            assert (await net.b_seen.punch(PunchStep.GAVE_UP)).attempt == 1
             (connection,) = net.b.swarm.connections(net.a.peer_id)
             assert await net.b.ping.ping(connection) > 0
 
@@ -330,7 +290,7 @@ def test_nonsense_for_a_request_resets_the_stream_and_the_next_is_served(kind: s
             await write_frame(stream, NONSENSE[kind])
             with pytest.raises(StreamReset):
                 await stream.read()
-            assert (await net.a_seen.stage(PunchStep.FAILED)).attempt == 1
+            assert (await net.a_seen.punch(PunchStep.FAILED)).attempt == 1
             again = await connection.new_stream([PROTOCOL], limited=True)
             assert (await begin(again, net.b.listen_addrs())).addrs == tuple(net.a.listen_addrs())
             again.reset()
@@ -363,17 +323,15 @@ def test_an_exchange_begun_anew_ends_the_punch_that_still_runs() -> None:
             await net.meet()
             dead_end = await closed_port()
             (connection,) = net.b.swarm.connections(net.a.peer_id)
-            for _ in range(2):
+            for attempt in (1, 2):
                 stream = await connection.new_stream([PROTOCOL], limited=True)
                 await begin(stream, [dead_end])
                 await write_frame(stream, HolePunch(SYNC).to_bytes())
-                attempt = len([event for event in net.a_seen.stages() if event.stage is PunchStep.STARTED])
                 await net.a_seen.wait(
-                    lambda event, n=attempt: (  # type: ignore[misc]
-                        isinstance(event, PunchStage) and event.stage is PunchStep.DIALLING and event.attempt == n
-                    )
+                    PunchStage,
+                    lambda event, n=attempt: event.stage is PunchStep.DIALLING and event.attempt == n,  # type: ignore[misc]
                 )
-            failed = await net.a_seen.stage(PunchStep.FAILED)
+            failed = await net.a_seen.punch(PunchStep.FAILED)
             assert (failed.attempt, failed.why) == (1, "the peer began the next exchange")
 
     run(main)

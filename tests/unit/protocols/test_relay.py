@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -19,7 +17,7 @@ from node.errors import (
     RemoteProtocolError,
     StreamReset,
 )
-from node.events import Circuit, CircuitStep, Event, Path, ReservationLost, Reserved
+from node.events import Circuit, CircuitStep, Path, ReservationLost, Reserved
 from node.host import Host, HostConfig
 from node.logic.relay import RelayLimits
 from node.names.multiaddr import Multiaddr
@@ -42,36 +40,7 @@ from node.wire.relay import (
     StopType,
     Voucher,
 )
-
-E = TypeVar("E")
-LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
-DEADLINE = 20.0
-
-
-@dataclass
-class Seen:
-    """The events of one host, to be looked at and waited for."""
-
-    events: list[Event] = field(default_factory=list)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def add(self, event: Event) -> None:
-        self.events.append(event)
-        self.news.set()
-
-    async def wait(self, kind: type[E], where: Callable[[E], bool] = lambda event: True) -> E:
-        while True:
-            for event in self.events:
-                if isinstance(event, kind) and where(event):
-                    return event
-            self.news.clear()
-            await self.news.wait()
-
-
-def watch(host: Host) -> Seen:
-    seen = Seen()
-    host.subscribe(seen.add)
-    return seen
+from tests.support.hosts import LOOPBACK, addr_of, run, watch
 
 
 @contextlib.asynccontextmanager
@@ -90,10 +59,6 @@ async def relay(limits: RelayLimits | None = None) -> AsyncIterator[tuple[Host, 
         await server.close()
 
 
-def addr_of(node: Host) -> Multiaddr:
-    return node.listen_addrs()[0].with_peer(node.peer_id)
-
-
 def client_of(node: Host) -> RelayClient:
     assert node.relay_client is not None
     return node.relay_client
@@ -105,14 +70,6 @@ async def reserve(node: Host, at: Host) -> Held:
 
 def through(at: Host, target: Host) -> Multiaddr:
     return addr_of(at) / f"/p2p-circuit/p2p/{target.peer_id}"
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await main()
-
-    asyncio.run(bounded())
 
 
 async def echo(connection: Connection, payload: bytes) -> bytes:
