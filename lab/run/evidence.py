@@ -92,8 +92,12 @@ class Evidence:
 
     def write(self, name: str, value: Any) -> None:
         """A whole JSON file, replaced in one step."""
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """A whole file, replaced in one step."""
         fresh = self.path / f".{name}"
-        fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        fresh.write_text(text, "utf-8")
         fresh.replace(self.path / name)
 
     def event(self, event: Event) -> None:

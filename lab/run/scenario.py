@@ -8,7 +8,6 @@ async with laboratory(topology, evidence, seed=1) as lab:
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,9 +15,9 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.lab import Lab
+from lab.model.plain import to_plain
 from lab.model.topology import Topology
 from lab.plan.build import build
-from lab.plan.codec import plan_to_json
 from lab.run.certify import certificate_to_json
 from lab.run.evidence import Evidence
 from lab.run.gate import Gate, examine
@@ -44,9 +43,9 @@ async def laboratory(
     plan = build(topology, seed)
     about = _about(topology, seed)
     evidence.write("run.json", about)
-    evidence.write("plan.json", plan_to_json(plan))
-    if topology.path is not None:
-        shutil.copyfile(topology.path, evidence.path / "topology.toml")
+    evidence.write("plan.json", to_plain(plan))
+    if topology.text:
+        evidence.write_text("topology.toml", topology.text)
     try:
         async with Lab.build(plan, evidence) as lab:
             with evidence.step("the lab examines itself"):
