@@ -18,6 +18,7 @@ from node.logic.dcutr import (
     Answerer,
     CloseStream,
     DialDirect,
+    Expect,
     Finish,
     Opener,
     OpenStream,
@@ -241,6 +242,13 @@ def test_the_stream_is_closed_once_sync_is_on_its_way() -> None:
     actions = opener.received(HolePunch(HolePunchType.CONNECT, (A_ADDR,)), 0.5)
     assert actions[-2:] == [CloseStream(), Wait(0.75)]
     assert [action.message.type for action in actions if isinstance(action, Send)] == [HolePunchType.SYNC]
+
+
+def test_the_answering_side_takes_up_connections_before_the_peer_can_have_been_told_its_addresses() -> None:
+    answerer = Answerer(B, POLICY)
+    answerer.begin([A_ADDR])
+    kinds = [type(action) for action in answerer.received(HolePunch(HolePunchType.CONNECT, (B_ADDR,)), 0.0)]
+    assert kinds.index(Expect) < kinds.index(Send)
 
 
 def test_what_did_not_happen_cannot_be_reported() -> None:

@@ -17,6 +17,7 @@ from node.logic.relay import RelayLimits
 from node.names.multiaddr import Multiaddr
 from node.net.connection import Stream
 from node.net.stream import read_frame, write_frame
+from node.net.upgrade import Role
 from node.protocols.dcutr import Dcutr
 from node.protocols.relay_server import RelayServer
 from node.wire.dcutr import MAX_MESSAGE, PROTOCOL, HolePunch, HolePunchType
@@ -315,6 +316,22 @@ def test_the_side_that_dialled_must_not_begin_and_a_direct_connection_needs_no_h
 async def begin(stream: Stream, addrs: list[Multiaddr]) -> HolePunch:
     await write_frame(stream, HolePunch(CONNECT, tuple(addrs)).to_bytes())
     return HolePunch.from_bytes(await read_frame(stream, MAX_MESSAGE))
+
+
+def test_a_connection_that_outruns_sync_gets_the_role_of_the_punch() -> None:
+    async def main() -> None:
+        async with three(b=None) as net:
+            await net.meet()
+            (connection,) = net.b.swarm.connections(net.a.peer_id)
+            stream = await connection.new_stream([PROTOCOL], limited=True)
+            answer = await begin(stream, net.b.listen_addrs())
+            deadline = asyncio.get_running_loop().time() + 5.0
+            direct = await net.b.swarm.dial_punch(net.a.peer_id, answer.addrs, Role.RESPONDER, deadline)
+            assert direct.direction is Direction.INBOUND
+            await write_frame(stream, HolePunch(SYNC).to_bytes())
+            assert (await net.a_seen.punch(PunchStep.SUCCEEDED)).attempt == 1
+
+    run(main)
 
 
 def test_an_exchange_begun_anew_ends_the_punch_that_still_runs() -> None:
