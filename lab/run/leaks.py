@@ -34,7 +34,7 @@ from lab.plan.plan import Launch, Plan, Port, RouterPlan
 
 CONTROL_WITHIN: Final = 3.0
 "Seconds for the broadcasts to be heard by all who must."
-QUIET: Final = 0.025
+QUIET: Final = 0.04
 "Seconds for stragglers after that."
 PORT: Final = 9
 "The discard port, for packets whose port does not matter."

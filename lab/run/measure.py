@@ -66,9 +66,8 @@ async def measure(bench: Bench) -> Observed:
     # From both sides, and again: where filtering is strict, a packet opens the port that it leaves from.
     crossing = ((left, left_port, right, right_port), (right, right_port, left, left_port)) * 2
     hairpins = [(source, sender.send(target), receiver) for sender, source, receiver, target in crossing]
-    await probe.settle((contacted, guest_port))
-    await probe.settle(*((end, contacted.address) for end in (left, right)))
-    await probe.settle(*((contacted, port) for port in (left_port, right_port)))
+    ways_out = [(end, contacted.address) for end in (left, right)]
+    await probe.settle(*ways_out, *((contacted, port) for port in (guest_port, left_port, right_port)))
     return Observed(
         mapped=tuple(zip((v.address for v in bench.vantages), (seen[0], *seen[len(first) :]), strict=True)),
         contacted=contacted.address,

@@ -31,7 +31,7 @@ DEADLINE: Final = 4.0
 "Seconds for a token that must arrive. A SYN whose freshly drawn port had an owner is lost, and comes again after 1 s."
 RESEND: Final = 0.1
 "Seconds after which a datagram that must arrive is sent again."
-QUIET: Final = 0.025
+QUIET: Final = 0.04
 "Seconds for stragglers once the controls have arrived: two CPUs may take packets in another order than they were sent."
 MAX_ENDS: Final = 64
 "Endpoints of one probe; a NAT is measured with a dozen."
@@ -138,7 +138,7 @@ class Probe(ABC):
         return [self._arrivals[token] for token in wanted]
 
     async def settle(self, *ways: tuple[End, Address]) -> None:
-        """Wait until all that was sent on these ways has arrived or never will: what is sent now comes after it."""
+        """Wait until all that was sent on these ways has arrived or never will: controls follow it, one by one."""
         for end, to in ways:
             await self.delivered([end.send(to)])
         await asyncio.sleep(QUIET)
