@@ -68,6 +68,16 @@ def test_an_observation_that_tells_nothing_is_not_recorded(local: str, observed:
     assert len(book) == 0
 
 
+def test_an_address_made_by_nat64_tells_nothing() -> None:
+    local = Multiaddr("/ip6/2600::2/tcp/4001")
+    book = ObservedAddresses()
+    for observed, is_told in (("/ip6/64:ff9b::b00:9/tcp/4001", False), ("/ip6/2600::9/tcp/4001", True)):
+        told = book.record(
+            0, observer=ip_address("2600:1::1"), local=local, observed=Multiaddr(observed), listening=[local]
+        )
+        assert told is is_told
+
+
 def test_a_relays_address_is_never_taken_for_ours() -> None:
     book = ObservedAddresses()
     relayed = EXTERNAL / "/p2p/12D3KooWGRUvh6YHm1gHYvzvrhjnPpxBQYWkTGpqCBZ8u4fUpTBZ/p2p-circuit"
