@@ -2,7 +2,7 @@
 
 A packet is one entry however many interfaces saw it: when and where it left, what its NAT made of its source, and where
 it ended. Only what decides is told: SYN, SYN-ACK, RST, FIN, the first payload and the first datagram of each side of a
-flow, and every drop. With `everything` each packet has its entry.
+flow, every drop, mappings that come and go, and the events that are not mere chatter. With `everything` all is told.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ MAX_ENTRIES: Final = 20_000
 MAX_DETAIL: Final = 400
 "Characters of one detail: an event may carry as much as its peer likes."
 
-_DULL: Final = {"event", "at", "who", "name", "stage"}
-"fields of an event that are told elsewhere in its entry, or that it is read by"
+_CHATTER: Final = {"stream", "identified", "listening"}
+"events that are told only with everything else"
+_TOLD: Final = {"event", "at", "who", "name", "stage"}
+"fields of an event that are told elsewhere in its entry"
+_USUAL: Final = {"transport", "security", "muxer", "agent", "local", "protocols"}
+"fields that are the same in every event of a run, mostly"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,12 @@ class Entry:
 
 
 class Names:
-    """Whom an address belongs to."""
+    """Whom an address or a peer id belongs to."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, events: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._peers = {
+            str(event.get("peer")): str(event.get("who")) for event in events if event.get("event") == "ready"
+        }
         self._public = {router.wan: router.name for router in plan.routers}
         self._public |= {launch.address: launch.peer for launch in plan.launches if launch.router is None}
         self._public |= dict.fromkeys(plan.vantages, "vantage")
@@ -58,6 +65,11 @@ class Names:
         name = self._public.get(endpoint.address) or self._lan.get((lan, endpoint.address))
         return f"{name} {endpoint}" if name else str(endpoint)
 
+    def in_text(self, text: str) -> str:
+        """The text in one line, with peers' names for their ids; foreign ids are cut to their ends."""
+        words = text.replace("\n", " ").split("/")
+        return "/".join(self._peers.get(word) or _cut(word) for word in words)
+
 
 def timeline(
     facts: Facts,
@@ -72,13 +84,13 @@ def timeline(
     `mappings` are the lines of `conntrack.jsonl`; `lab_events` the lab's own of `events.jsonl`; the peers' are in the
     facts. `began` is the zero, in Unix seconds.
     """
-    names = Names(facts.plan)
+    names = Names(facts.plan, facts.events)
     entries = [
         *_packet_entries(facts, names, everything),
         *_handshake_entries(facts, names),
         *(_drop_entry(drop, names) for drop in facts.drops),
         *_mapping_entries(mappings, names, everything),
-        *(_event_entry(event) for event in (*facts.events, *lab_events)),
+        *_event_entries((*facts.events, *lab_events), names, everything),
     ]
     entries = [entry for entry in entries if isfinite(entry.at)]
     entries.sort(key=lambda entry: entry.at)
@@ -105,9 +117,10 @@ def _handshake_entries(facts: Facts, names: Names) -> Iterator[Entry]:
             handshake = flow.handshake()
             if handshake is not None:
                 remote = flow.b if flow.a.address == launch.address else flow.a
-                how = "both sent a SYN" if handshake.both_opened else f"SYN from {handshake.opener}"
                 took = (handshake.established - handshake.syn) * 1000
-                detail = f"with {names.of(remote, launch.space)}: {how}, {took:.1f} ms before"
+                detail = f"with {names.of(remote, launch.space)}, {took:.2f} ms after the first SYN"
+                if handshake.both_opened:
+                    detail += "; both sides' SYNs were here"
                 yield Entry(handshake.established, launch.peer, "established", detail)
 
 
@@ -125,18 +138,18 @@ def _what(packet: Packet, told: set[tuple[str, Endpoint, Endpoint]]) -> str | No
 
 
 def _travel(journey: tuple[Packet, ...], drop: Drop | None, names: Names) -> str:
-    """`alice 192.168.1.10:4001 → home-b 11.0.2.2:4001, leaves as home-a 11.0.1.2:4001; reaches bob after 0.4 ms`."""
+    """`to home-b 11.0.2.2:4001 from 192.168.1.10:4001 as 11.0.1.2:4001; reaches bob after 0.41 ms`."""
     first, last = journey[0], journey[-1]
-    text = f"{names.of(source_of(first), first.space)} → {names.of(target_of(first), first.space)}"
-    masked = next((seen for seen in journey if seen.src != first.src), None)
+    text = f"to {names.of(target_of(first), first.space)} from {source_of(first)}"
+    masked = next((source_of(seen) for seen in journey if seen.src != first.src), None)
     if masked is not None:
-        text += f", leaves as {names.of(source_of(masked), masked.space)}"
+        text += f" as {masked}"
     if first.payload:
         text += f", {first.payload} B"
     if drop is not None:
         return f"{text}; dropped at {drop.router}"
     if last.space != first.space:
-        text += f"; reaches {last.space} after {(last.ns - first.ns) / 1e6:.1f} ms"
+        text += f"; reaches {last.space} after {(last.ns - first.ns) / 1e6:.2f} ms"
     return text
 
 
@@ -157,64 +170,60 @@ def _mapping_entries(lines: Iterable[Mapping[str, Any]], names: Names, everythin
                 "orig": [str() as src, int() as sport, str() as dst, int() as dport],
                 "reply": [str() as back_src, int() as back_sport, str() as back_dst, int() as back_dport],
             }:
-                state = str(line.get("tcp_state") or "").lower()
                 what = {"new": "maps", "destroy": "forgets", "update": "sees"}.get(kind, kind)
-                if what != "sees" or everything or state == "established":
+                if what != "sees" or everything:
                     flow = (Endpoint(src, sport), Endpoint(dst, dport))
                     back = (Endpoint(back_src, back_sport), Endpoint(back_dst, back_dport))
-                    yield Entry(at, router, what, _mapping(router, proto, flow, back, state, names))
+                    state = f", {str(line.get('tcp_state') or 'changed').lower()}" if what == "sees" else ""
+                    yield Entry(at, router, what, f"{proto} {_mapping(router, flow, back, names)}{state}")
             case _:
                 continue  # a line of another version of the lab; the packets tell what it would have told
 
 
-def _mapping(
-    router: str,
-    proto: str,
-    flow: tuple[Endpoint, Endpoint],
-    back: tuple[Endpoint, Endpoint],
-    state: str,
-    names: Names,
-) -> str:
-    """`tcp alice 192.168.1.10:4001 as 11.0.1.2:4001 for relay 11.0.3.2:4001`, whichever side began."""
+def _mapping(router: str, flow: tuple[Endpoint, Endpoint], back: tuple[Endpoint, Endpoint], names: Names) -> str:
+    """`alice 192.168.1.10:4001 as 11.0.1.2:4001 for relay 11.0.3.2:4001`, whichever side began."""
     if back[1] != flow[0]:
         inner, outer, remote = flow[0], back[1], flow[1]
     else:
         inner, outer, remote = back[0], flow[1], flow[0]
-    text = f"{proto} {names.of(inner, router)} as {outer} for {names.of(remote, router)}"
-    return f"{text}, {state}" if state else text
+    return f"{names.of(inner, router)} as {outer} for {names.of(remote, router)}"
 
 
-def _event_entry(event: Mapping[str, Any]) -> Entry:
-    who, name, stage = (str(event.get(key, "")) for key in ("who", "event", "stage"))
-    at = event.get("at")
-    moment = float(at) if isinstance(at, int | float) else float("nan")
-    if name == "step":
-        what = "begins" if stage == "begin" else "ends"
-        detail = str(event.get("name", ""))
-        if "seconds" in event:
-            detail += f" ({_value(event['seconds'])} s)"
-        if event.get("error"):
-            detail += f": {event['error']}"
-        return Entry(moment, who, what, detail)
-    fields = ", ".join(f"{key} {_value(value)}" for key, value in event.items() if key not in _DULL and value)
-    return Entry(moment, who, f"{name} {stage}".strip(), fields)
+def _event_entries(events: Iterable[Mapping[str, Any]], names: Names, everything: bool) -> Iterator[Entry]:
+    for event in events:
+        at = event.get("at")
+        who, name, stage = (str(event.get(key, "")) for key in ("who", "event", "stage"))
+        if not isinstance(at, int | float) or (name in _CHATTER and not everything):
+            continue
+        if name == "step":
+            yield Entry(float(at), who, "begins" if stage == "begin" else "ends", _step(event, names))
+        else:
+            silent = _TOLD if everything else _TOLD | _USUAL
+            fields = (f"{key} {_value(value, names)}" for key, value in event.items() if key not in silent and value)
+            yield Entry(float(at), who, f"{name} {stage}".strip(), ", ".join(fields))
 
 
-def _value(value: object) -> str:
+def _step(event: Mapping[str, Any], names: Names) -> str:
+    text = _value(event.get("name", ""), names)
+    if "seconds" in event:
+        text += f" ({_value(event['seconds'], names)} s)"
+    return f"{text}: {_value(event['error'], names)}" if event.get("error") else text
+
+
+def _value(value: object, names: Names) -> str:
     match value:
         case float():
             return f"{value:.3f}"
         case str():
-            return shortened(value)
+            return names.in_text(value)
         case list():
-            return " ".join(_value(item) for item in value)
+            return " ".join(_value(item, names) for item in value)
         case dict():
-            return " ".join(f"{key}={_value(item)}" for key, item in value.items())
+            return " ".join(f"{key}={_value(item, names)}" for key, item in value.items())
         case _:
             return str(value)
 
 
-def shortened(text: str) -> str:
-    """Peer ids cut to their last six characters, as logs of libp2p nodes do; and one line."""
-    words = text.replace("\n", " ").split("/")
-    return "/".join(f"…{word[-6:]}" if len(word) > 40 and word.isalnum() else word for word in words)
+def _cut(word: str) -> str:
+    """Peer ids end in what tells them apart; logs of libp2p nodes cut them so."""
+    return f"…{word[-6:]}" if len(word) > 40 and word.isalnum() else word

@@ -23,7 +23,7 @@ from lab.model.nat import Nat
 from lab.observe.drops import Drop
 from lab.observe.facts import Facts, gather, judge
 from lab.observe.holepunch import Began, Opening, Punch
-from lab.observe.timeline import Entry, shortened, timeline
+from lab.observe.timeline import Entry, Names, timeline
 from lab.plan.codec import plan_from_json
 from lab.plan.plan import Plan
 from lab.report.results import RESULTS, Cell, load
@@ -92,8 +92,14 @@ def read_story(folder: Path, everything: bool = False) -> Story:
 
 def tell(story: Story, console: Console) -> None:
     """Print a story."""
-    console.print(_who_is_where(story))
-    console.print(_timeline_table(story.entries))
+    for line in _who_is_where(story):
+        console.print(line, soft_wrap=True)
+    if console.is_terminal:
+        console.print(_timeline_table(story.entries))
+    else:
+        for line in _timeline_lines(story.entries):
+            console.print(line, soft_wrap=True)
+    console.print()
     for gap in story.gaps:
         console.print(f"The folder has no {gap}.", style="yellow", markup=False)
     for sentence in closing(story):
@@ -110,8 +116,9 @@ def closing(story: Story) -> list[str]:
         sentences = [_outcome(punch, story.began), *_in_the_way(punch, story.began), *_given_up(story, pair)]
     if story.cell is not None:
         cell = story.cell
-        seen = cell.seen or "nothing"
-        sentences.append(f"{cell.verdict.value}: predicted {cell.predicted}, seen {seen}. {cell.why}")
+        sentences.append(
+            f"{cell.verdict.value}: predicted {cell.predicted}, seen {cell.seen or 'nothing'}: {cell.why}."
+        )
     return sentences
 
 
@@ -140,7 +147,7 @@ def _opening(began: Began, peers: tuple[str, str]) -> str:
         case Opening.SIMULTANEOUS:
             return "a simultaneous open, both SYNs arrived"
         case Opening.MET:
-            return f"{began.opener}'s SYN met {other}, whose own had opened the way and got lost"
+            return f"{began.opener}'s SYN met {other}'s socket, whose own SYN had opened the way before it was lost"
         case Opening.ACCEPTED:
             return f"{other} accepted {began.opener}'s SYN"
 
@@ -159,9 +166,10 @@ def _in_the_way(punch: Punch, began: float) -> Iterator[str]:
 
 
 def _given_up(story: Story, pair: tuple[str, str]) -> Iterator[str]:
+    names = Names(story.plan, story.facts.events)
     for event in story.facts.events:
         if event.get("event") == "punch" and event.get("stage") == "gave-up" and event.get("who") in pair:
-            yield f"{event['who']} gave up punching: {shortened(str(event.get('why') or 'it did not say why'))}."
+            yield f"{event['who']} gave up punching: {names.in_text(str(event.get('why') or 'it did not say why'))}."
 
 
 def _pair(story: Story) -> tuple[str, str] | None:
@@ -173,17 +181,15 @@ def _pair(story: Story) -> tuple[str, str] | None:
     return (peers[0], peers[1]) if len(peers) > 1 else None
 
 
-def _who_is_where(story: Story) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, title_justify="left", title_style="bold")
-    table.title = f"{story.plan.topology}, seed {story.plan.seed}"
-    if story.cell is not None:
-        table.title += f": {story.cell.verdict.value}"
+def _who_is_where(story: Story) -> Iterator[Text]:
+    verdict = f": {story.cell.verdict.value}" if story.cell is not None else ""
+    yield Text(f"{story.plan.topology}, seed {story.plan.seed}{verdict}", style="bold")
     for router in story.plan.routers:
-        table.add_row(router.name, router.wan, f"LAN {router.lan}", _nat(router.nat))
+        yield Text(f"{router.name:<15} {router.wan:<15} {router.lan:<18} {_nat(router.nat)}")
     for launch in story.plan.launches:
         place = f"behind {launch.router}" if launch.router else "on the internet"
-        table.add_row(launch.peer, launch.address, place, f"{launch.role}, {launch.impl}")
-    return table
+        yield Text(f"{launch.peer:<15} {launch.address:<15} {place:<18} {launch.role}, {launch.impl}")
+    yield Text("")
 
 
 def _nat(nat: Nat) -> str:
@@ -191,17 +197,29 @@ def _nat(nat: Nat) -> str:
     return f"{text}, hairpin" if nat.hairpin else text
 
 
-def _timeline_table(entries: tuple[Entry, ...]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+def _rows(entries: tuple[Entry, ...]) -> Iterator[tuple[Text, ...]]:
     for entry in entries:
         style = _STYLES.get(entry.what.partition(" ")[0], "")
-        columns = (f"{entry.at:.4f}", entry.who, entry.what, entry.detail)
-        table.add_row(*(Text(column, style=style) for column in columns))
+        yield tuple(Text(column, style) for column in (f"{entry.at:.4f}", entry.who, entry.what, entry.detail))
+
+
+def _timeline_table(entries: tuple[Entry, ...]) -> Table:
+    """For people: details wrap in their own column."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for justify in ("right", "left", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in _rows(entries):
+        table.add_row(*row)
     return table
+
+
+def _timeline_lines(entries: tuple[Entry, ...]) -> Iterator[Text]:
+    """For `grep` and files: one line each, however long."""
+    who = max((len(entry.who) for entry in entries), default=0)
+    what = max((len(entry.what) for entry in entries), default=0)
+    for entry in entries:
+        yield Text(f"{entry.at:9.4f}  {entry.who:<{who}}  {entry.what:<{what}}  {entry.detail}".rstrip())
 
 
 def _plan(folder: Path) -> Plan:
