@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from lab.errors import KernelError, LabError, PeerError, PeerUnsupported
+from lab.lab import ADAPTERS, Lab
 from lab.model.topology import INTERNET, Peer, Topology
 from lab.observe.facts import Facts, gather
+from lab.observe.holepunch import DirectFlow
+from lab.peers.adapter import Adapter
 from lab.peers.answers import Info
 from lab.plan.build import build
 from lab.report.results import Cell, Mark, Party, Seconds
@@ -45,7 +50,9 @@ def _count(peers: tuple[Peer, ...]) -> str:
     return ", ".join(f"{peer.name} ({peer.role})" for peer in peers) or "none"
 
 
-async def run_cell(topology: Topology, evidence: Evidence, seed: int, capture: str) -> Cell:
+async def run_cell(
+    topology: Topology, evidence: Evidence, seed: int, capture: str, adapters: Mapping[str, Adapter] = ADAPTERS
+) -> Cell:
     """Run the punch scenario in a fresh lab. Never raises on account of the peers or the lab: the verdict says so.
 
     `capture` is how the results name the capture: its path relative to their folder.
@@ -56,12 +63,14 @@ async def run_cell(topology: Topology, evidence: Evidence, seed: int, capture: s
     known: dict[str, Info] = {}
     began = time.monotonic()
     sighting: Sighting | None = None
+    direct: DirectFlow | None = None
     try:
         async with asyncio.timeout(CELL_WITHIN):
-            await _play(topology, evidence, seed, parts, progress, known)
+            await _play(laboratory(topology, evidence, seed=seed, adapters=adapters), parts, progress, known)
         facts = await asyncio.to_thread(gather, build(topology, seed), evidence.capture)
         sighting = _sight(facts, parts, prediction, progress)
         verdict = judge(sighting)
+        direct = facts.direct_flow(parts.dialer, parts.listener)
     except* (LabError, TimeoutError) as group:
         verdict = _blame(group)
     relayed = progress.relayed
@@ -76,7 +85,7 @@ async def run_cell(topology: Topology, evidence: Evidence, seed: int, capture: s
         seen=sighting.seen if sighting is not None else "",
         verdict=verdict.mark,
         why=verdict.why,
-        seconds=_seconds(progress, time.monotonic() - began),
+        seconds=_seconds(progress, direct, time.monotonic() - began),
         capture=capture,
     )
 
@@ -94,21 +103,26 @@ def _party(topology: Topology, name: str, known: dict[str, Info]) -> Party:
     )
 
 
-def _seconds(progress: Progress, total: float) -> Seconds:
+def _seconds(progress: Progress, direct: DirectFlow | None, total: float) -> Seconds:
     steps = progress.seconds
+
+    def since_relayed(at: float | None) -> float | None:
+        return None if at is None or progress.relayed_at is None else at - progress.relayed_at
+
     return Seconds(
         reserve=steps.get("reserve"),
         relayed=steps.get("relayed"),
-        direct=progress.first_direct,
+        direct=since_relayed(progress.direct_at),
+        first_byte=since_relayed(direct.first_byte if direct is not None else None),
         echo=steps.get("echo"),
         total=total,
     )
 
 
 async def _play(
-    topology: Topology, evidence: Evidence, seed: int, parts: Cast, progress: Progress, known: dict[str, Info]
+    opening: AbstractAsyncContextManager[Lab], parts: Cast, progress: Progress, known: dict[str, Info]
 ) -> None:
-    async with laboratory(topology, evidence, seed=seed) as lab:
+    async with opening as lab:
         dialer, listener, relay = lab.peers(parts.dialer, parts.listener, parts.relay)
         known.update({peer.name: peer.identity for peer in (dialer, listener, relay) if peer.identity is not None})
         await punch(lab, dialer, listener, relay, progress)

@@ -139,7 +139,7 @@ async def _examine(
     except TimeoutError:
         return _Findings(None, (f"the {probe.protocol} probe was not done after {LIMIT:g} s",))
     fell_in = tuple(f"{trap.name}: {trap.detail}" for trap in traps if not trap.ok)
-    return _Findings(classify(observed), differences(probe.protocol, router.nat, router.wan, observed) + fell_in, traps)
+    return _Findings(classify(observed), differences(probe.protocol, router.nat, observed) + fell_in, traps)
 
 
 async def _forget(network: Network, router: str) -> tuple[str, ...]:

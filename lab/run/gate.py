@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 from lab.lab import Lab
-from lab.run import leaks
 from lab.run.certify import Certificate, certify
+from lab.run.leaks import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Gate:
 async def examine(lab: Lab) -> Gate:
     """Probe every NAT of the lab and look for ways around them; afterwards the NATs have forgotten the probes."""
     network, plan = lab.network, lab.plan
-    found = await leaks.check(network, plan)
+    found = await check(network, plan)
     probes = [certify(network, router, plan.vantages, full=False) for router in plan.routers]
     certificates = await asyncio.gather(*probes)
     return Gate(tuple(certificates), tuple(found))

@@ -60,6 +60,8 @@ async def measure(bench: Bench) -> Observed:
     first = [end.send(contacted.address) for end in fresh]
     walk = [walker.send(vantage.address) for vantage in others]
     seen = [arrival.source for arrival in await probe.delivered((*first, *walk))]
+    if untranslated := {source[0] for source in seen} - {bench.wan}:
+        raise ProbeError(f"packets leave from {', '.join(sorted(untranslated))}, not from {bench.wan}")
 
     _, guest_port, left_port, right_port, _ = seen[: len(first)]
     knocks = [(vantage.address, vantage.send(guest_port)) for vantage in others]

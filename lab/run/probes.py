@@ -248,9 +248,6 @@ class _UdpEnd(End):
                 self._probe.heard(self, data, source)
         except BlockingIOError:
             return
-        # An ICMP error of an earlier datagram; what it says shows in the token's absence.
-        except ConnectionRefusedError:
-            return
 
 
 class TcpProbe(Probe):
@@ -360,7 +357,7 @@ class _TcpEnd(End):
         self._flush(connection)
 
     def _flush(self, connection: _Connection) -> None:
-        if not connection.established or connection.socket is None:
+        if not (connection.established and connection.socket and connection.waiting):
             return
         tokens, connection.waiting = b"".join(connection.waiting), []
         try:

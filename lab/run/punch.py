@@ -34,8 +34,10 @@ class Progress:
     relayed: Dialled | None = None
     path: str | None = None
     "what the peers say of the final path"
-    first_direct: float | None = None
-    "seconds from the start of the punch to the direct connection, on the peers' clock"
+    relayed_at: float | None = None
+    "Unix seconds at which the listener had the relayed connection, from which it punches"
+    direct_at: float | None = None
+    "Unix seconds at which the dialer had the direct one"
     echo: tuple[float, float] | None = None
     "Unix seconds between which the echo ran"
 
@@ -60,12 +62,13 @@ async def punch(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: P
 
 async def _await_punch(dialer: Peer, listener: Peer, relay: Peer, progress: Progress) -> None:
     """Wait for the direct connection on both sides, or until the side that punches has given up."""
-    began = next((e.at for e in listener.events if e.name == "connected" and _is(e.fields, dialer, "relayed")), None)
+    relayed = await listener.saw("connected", within=SETTLE_WITHIN, where=lambda **f: _is(f, dialer, "relayed"))
+    progress.relayed_at = relayed.at
     end = await listener.saw("punch", within=PUNCH_WITHIN, where=_ended)
     if end.get("stage") == "gave-up":
         return
     direct = await dialer.saw("connected", within=SETTLE_WITHIN, where=lambda **f: _is(f, listener, "direct"))
-    progress.first_direct = direct.at - (began if began is not None else direct.at)
+    progress.direct_at = direct.at
     for peer, other in ((dialer, listener), (listener, dialer)):
         await peer.saw("disconnected", within=SETTLE_WITHIN, where=lambda other=other, **f: _is(f, other, "relayed"))
     if any(event.name == "circuit" for event in relay.events):

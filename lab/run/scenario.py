@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from lab.errors import LabError
-from lab.lab import Lab
+from lab.lab import ADAPTERS, Lab
 from lab.model.plain import to_plain
 from lab.model.topology import Topology
+from lab.peers.adapter import Adapter
 from lab.plan.build import build
 from lab.run.certify import certificate_to_json
 from lab.run.evidence import Evidence
@@ -33,7 +34,12 @@ class Inconclusive(LabError):
 
 @asynccontextmanager
 async def laboratory(
-    topology: Topology, evidence: Evidence, *, seed: int = 1, options: Options | None = None
+    topology: Topology,
+    evidence: Evidence,
+    *,
+    seed: int = 1,
+    options: Options | None = None,
+    adapters: Mapping[str, Adapter] = ADAPTERS,
 ) -> AsyncIterator[Lab]:
     """Build the topology, certify its NATs, start its peers, and leave the evidence complete when the block ends.
 
@@ -47,7 +53,7 @@ async def laboratory(
     if topology.text:
         evidence.write_text("topology.toml", topology.text)
     try:
-        async with Lab.build(plan, evidence) as lab:
+        async with Lab.build(plan, evidence, adapters) as lab:
             with evidence.step("the lab examines itself"):
                 gate = await examine(lab)
             _admit(evidence, gate)
