@@ -129,15 +129,13 @@ def test_a_peer_that_never_answers_is_given_up_and_ended(
 def test_a_nat_that_does_not_measure_as_declared_makes_the_cell_inconclusive(
     inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab.plan import build as building
-
-    honest = building.ruleset
+    from lab.plan.ruleset import ruleset as honest
 
     def lie(nat: object, *rest: object) -> str:
         """Rules of a full cone, whatever was declared."""
         return honest(cell_topology("full-cone", "full-cone").routers[0].nat, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(building, "ruleset", lie)
+    monkeypatch.setattr("lab.plan.build.ruleset", lie)
 
     def check() -> None:
         evidence = Evidence(tmp_path / "run")
