@@ -38,7 +38,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,7 +46,7 @@ from lab.errors import KernelError, LabError, MissingCapability
 from lab.kernel import syscalls
 
 _HOST_PID = "PUNCHLAB_HOST_PID"
-_WATCHED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGCHLD})
+_HELD = (signal.SIGINT, signal.SIGTERM)
 _SET_UP_WITHIN = 20.0
 "Seconds from the first fork to PID 1 being ready; a loaded machine needs 0.1."
 _MAX_RESULT = 64 << 20
@@ -62,14 +62,11 @@ def run_in_sandbox(main: Callable[[], int]) -> int:
     """
     with _signals_held() as mask:
         keeper = _start(lambda: _status_of(main), mask)
-        while True:
-            info = signal.sigwaitinfo(_WATCHED)
-            if info.si_signo == signal.SIGCHLD:
-                done, status = os.waitpid(keeper, os.WNOHANG)
-                if done:
-                    return _exit_status(status)
-            elif info.si_code != _SI_KERNEL:
-                os.kill(keeper, info.si_signo)
+        try:
+            return _attend(keeper, lambda sent: sent.code != _SI_KERNEL)
+        except BaseException:
+            _end(keeper, at_once=True)
+            raise
 
 
 def fork_into_sandbox(main: Callable[[], bytes], timeout: float = 600.0) -> bytes:
@@ -120,8 +117,8 @@ def host_pid() -> int:
 
 @contextmanager
 def _signals_held() -> Iterator[set[int]]:
-    """Block what the three processes wait for, so that none is lost between fork and wait; gives the mask before."""
-    before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED))
+    """Block the signals that are passed on, so that none is lost between fork and wait; gives the mask before."""
+    before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, _HELD))
     try:
         yield before
     finally:
@@ -234,7 +231,7 @@ def _keep(link: socket.socket, caller: int, flags: int, body: Callable[[], int],
         os.close(alive_read)
         link.close()
         os.write(alive_write, b"%d" % child)
-        _watch(child, caller)
+        os._exit(_attend(child, lambda sent: sent.sender == caller))
     except BaseException:
         traceback.print_exc()
         raise
@@ -243,15 +240,24 @@ def _keep(link: socket.socket, caller: int, flags: int, body: Callable[[], int],
         os._exit(1)
 
 
-def _watch(child: int, caller: int) -> NoReturn:
-    while True:
-        info = signal.sigwaitinfo(_WATCHED)
-        if info.si_signo == signal.SIGCHLD:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                os._exit(_exit_status(status))
-        elif info.si_pid == caller:
-            os.kill(child, info.si_signo)
+def _attend(child: int, pass_on: Callable[[syscalls.SentSignal], bool]) -> int:
+    """Wait for a child and return its exit status; until then send it the signals that are to be passed on.
+
+    The child's end is seen by its pidfd: a SIGCHLD may be taken, and lost, by any thread that does not block it.
+    """
+    with ExitStack() as opened:
+        ended, sent = os.pidfd_open(child), syscalls.signalfd(_HELD)
+        poll = select.poll()
+        for descriptor in (ended, sent):
+            opened.callback(os.close, descriptor)
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if ended in ready:
+                return _exit_status(os.waitpid(child, 0)[1])
+            arrived = syscalls.read_signal(sent)
+            if pass_on(arrived):
+                os.kill(child, arrived.number)
 
 
 def _be_init(link: socket.socket, alive: int, body: Callable[[], int], mask: set[int]) -> NoReturn:
@@ -261,7 +267,9 @@ def _be_init(link: socket.socket, alive: int, body: Callable[[], int], mask: set
         syscalls.die_with_parent(signal.SIGKILL)
         # The keeper alone holds the other end. getppid() is 0 here and would tell nothing.
         os.environ[_HOST_PID] = os.read(alive, 16).decode()
-        if select.select([alive], [], [], 0)[0]:
+        poll = select.poll()
+        poll.register(alive, select.POLLIN)
+        if poll.poll(0):
             os._exit(1)
         os.close(alive)
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV

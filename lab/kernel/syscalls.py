@@ -1,13 +1,16 @@
-"""The four system calls of namespaces(7) that Python 3.11 does not offer, through libc.
+"""The system calls that sandboxes are made of and that Python 3.11 does not offer, through libc.
 
-`os.unshare` and `os.setns` came with 3.12; mount(2) and prctl(2) are in no version. Every failure is an `OSError`
-with the kernel's errno, so that callers can tell "not permitted" from "not there".
+`os.unshare` and `os.setns` came with 3.12; mount(2), prctl(2) and signalfd(2) are in no version. Every failure is an
+`OSError` with the kernel's errno, so that callers can tell "not permitted" from "not there".
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUSER = 0x1000_0000
@@ -21,6 +24,10 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
 
 _PR_SET_PDEATHSIG = 1
+_SIGSET_BYTES = 128
+"sizeof(sigset_t), of glibc and musl"
+_SIGNALFD_SIGINFO = struct.Struct("=IiiI")
+"The head of signalfd_siginfo: number, errno, code, pid."
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,6 +53,32 @@ def mount(source: str, target: str, filesystem: str | None, flags: int, options:
 def die_with_parent(signal: int) -> None:
     """Have the kernel send us `signal` when the thread that forked us ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal)), "prctl")
+
+
+@dataclass(frozen=True, slots=True)
+class SentSignal:
+    """A signal as taken from a signalfd."""
+
+    number: int
+    code: int
+    "si_code of sigaction(2): who sent it"
+    sender: int
+    "pid of the process that sent it, if one did"
+
+
+def signalfd(signals: Iterable[int]) -> int:
+    """Open a descriptor that is readable when one of these signals waits; they have to be blocked."""
+    bits = sum(1 << (number - 1) for number in signals)
+    sigset = ctypes.create_string_buffer(bits.to_bytes(_SIGSET_BYTES, "little"), _SIGSET_BYTES)
+    descriptor: int = _libc.signalfd(-1, sigset, os.O_CLOEXEC)
+    _check(descriptor, "signalfd")
+    return descriptor
+
+
+def read_signal(descriptor: int) -> SentSignal:
+    """Take the next signal from a signalfd; waits for one."""
+    number, _, code, sender = _SIGNALFD_SIGINFO.unpack_from(os.read(descriptor, 128))
+    return SentSignal(number, code, sender)
 
 
 def _check(result: int, what: str) -> None:

@@ -33,8 +33,8 @@ def main():
     with spaces[0].entered():
         subprocess.Popen(["sleep", "1000"])
         subprocess.Popen(["sh", "-c", "trap '' TERM; setsid sleep 1000 & sleep 1000"])
-    print(sandbox.host_pid(), flush=True)
     try:
+        print(sandbox.host_pid(), flush=True)
         while True:
             signal.pause()
     except KeyboardInterrupt:
