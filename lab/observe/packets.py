@@ -1,8 +1,8 @@
 """Reads the packets of a run: one pcapng with named interfaces in, frozen values out.
 
 The blocks are read by scapy, the headers by `struct`: scapy's dissection takes 110 µs a packet, all this takes 8, and a
-matrix has some forty thousand (docs/decisions/0007-headers-by-struct.md). Ethernet, IPv4 (RFC 791), TCP (RFC 9293) and
-UDP (RFC 768) are what verdicts are made of; all other frames are passed over.
+matrix has some forty thousand (docs/decisions/0002). Ethernet, IPv4 (RFC 791), TCP (RFC 9293) and UDP (RFC 768) are
+what verdicts are made of; all other frames are passed over.
 
 A NAT rewrites addresses, ports and checksums and leaves the rest alone. So what it leaves alone tells one packet from
 all others on every interface that it passes: `Packet.identity`.

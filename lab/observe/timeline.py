@@ -7,6 +7,7 @@ flow, every drop, mappings that come and go, and the events that are not mere ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -23,6 +24,8 @@ MAX_ENTRIES: Final = 20_000
 MAX_DETAIL: Final = 400
 "Characters of one detail: an event may carry as much as its peer likes."
 
+_LONG_WORD: Final = re.compile(r"[A-Za-z0-9]{41,}")
+"what only peer ids and hashes are as long as"
 _CHATTER: Final = {"stream", "identified", "listening"}
 "events that are told only with everything else"
 _TOLD: Final = {"event", "at", "who", "name", "stage"}
@@ -66,9 +69,11 @@ class Names:
         return f"{name} {endpoint}" if name else str(endpoint)
 
     def in_text(self, text: str) -> str:
-        """The text in one line, with peers' names for their ids; foreign ids are cut to their ends."""
-        words = text.replace("\n", " ").split("/")
-        return "/".join(self._peers.get(word) or _cut(word) for word in words)
+        """The text in one line, with peers' names for their ids.
+
+        The ids of strangers are cut to what tells them apart, as libp2p nodes do in their logs.
+        """
+        return _LONG_WORD.sub(lambda word: self._peers.get(word[0]) or f"…{word[0][-6:]}", text.replace("\n", " "))
 
 
 def timeline(
@@ -88,7 +93,7 @@ def timeline(
     entries = [
         *_packet_entries(facts, names, everything),
         *_handshake_entries(facts, names),
-        *(_drop_entry(drop, names) for drop in facts.drops),
+        *_drop_entries(facts.drops, names),
         *_mapping_entries(mappings, names, everything),
         *_event_entries((*facts.events, *lab_events), names, everything),
     ]
@@ -153,10 +158,16 @@ def _travel(journey: tuple[Packet, ...], drop: Drop | None, names: Names) -> str
     return text
 
 
-def _drop_entry(drop: Drop, names: Names) -> Entry:
-    packet = drop.packet
-    ends = f"{names.of(source_of(packet), drop.router)} → {names.of(target_of(packet), drop.router)}"
-    return Entry(drop.at, drop.router, f"drops {packet.kind}", f"{ends}: {drop.why}")
+def _drop_entries(drops: Iterable[Drop], names: Names) -> Iterator[Entry]:
+    """Each drop; a reason that was given for the same flow already is not repeated, as a SYN is fifteen times."""
+    told: set[tuple[Endpoint, Endpoint, str]] = set()
+    for drop in drops:
+        packet = drop.packet
+        source, target = source_of(packet), target_of(packet)
+        why = "as before" if (source, target, drop.why) in told else drop.why
+        told.add((source, target, drop.why))
+        ends = f"{names.of(source, drop.router)} → {names.of(target, drop.router)}"
+        yield Entry(drop.at, drop.router, f"drops {packet.kind}", f"{ends}: {why}")
 
 
 def _mapping_entries(lines: Iterable[Mapping[str, Any]], names: Names, everything: bool) -> Iterator[Entry]:
@@ -222,8 +233,3 @@ def _value(value: object, names: Names) -> str:
             return " ".join(f"{key}={_value(item, names)}" for key, item in value.items())
         case _:
             return str(value)
-
-
-def _cut(word: str) -> str:
-    """Peer ids end in what tells them apart; logs of libp2p nodes cut them so."""
-    return f"…{word[-6:]}" if len(word) > 40 and word.isalnum() else word

@@ -83,8 +83,10 @@ def read_story(folder: Path, everything: bool = False) -> Story:
     theirs = [event for event in events if event.get("who") != LAB]
     ours = [event for event in events if event.get("who") == LAB]
     capture = folder / CAPTURE
-    facts = gather(plan, capture, theirs, growing=True) if capture.exists() else judge(plan, (), theirs)
-    began = _began(folder, facts)
+    about = _about(folder)
+    growing = "finished" not in about  # it still runs, or was killed
+    facts = gather(plan, capture, theirs, growing=growing) if capture.exists() else judge(plan, (), theirs)
+    began = _began(about, facts)
     entries = timeline(facts, _lines(folder / MAPPINGS), ours, began=began, everything=everything)
     gaps = tuple(name for name in (CAPTURE, EVENTS, MAPPINGS) if not (folder / name).exists())
     return Story(folder, plan, facts, began, tuple(entries), _cell(folder), gaps)
@@ -256,9 +258,9 @@ def _lines(path: Path) -> list[Mapping[str, Any]]:
     return values
 
 
-def _began(folder: Path, facts: Facts) -> float:
+def _began(about: Mapping[str, Any], facts: Facts) -> float:
     """When the run began: as `run.json` has it, else with the first event or packet."""
-    started = _about(folder).get("started")
+    started = about.get("started")
     if isinstance(started, int | float):
         return float(started)
     moments = [float(e["at"]) for e in facts.events if isinstance(e.get("at"), int | float)]
