@@ -118,8 +118,10 @@ class CaptureSet:
         try:
             self._append(b"".join((pcapng.section_header("punchlab"), *heads)))
             with _pool(self._captures) as pool:
-                for opening in [pool.submit(self._open_ring, number) for number in range(len(self._captures))]:
-                    self._rings.append(opening.result())
+                openings = [pool.submit(self._open_ring, number) for number in range(len(self._captures))]
+            self._rings = [opening.result() for opening in openings if opening.exception() is None]
+            for opening in openings:
+                opening.result()
         except BaseException:
             self._close()
             raise
@@ -203,7 +205,7 @@ class _Ring:
                 self._socket.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V2)
                 request = struct.pack("=IIII", _BLOCK_BYTES, blocks, _SLOT_BYTES, slots)
                 self._socket.setsockopt(_SOL_PACKET, _RX_RING, request)
-                self._memory = mmap.mmap(self._socket.fileno(), blocks * _BLOCK_BYTES)
+                self._memory = opened.enter_context(mmap.mmap(self._socket.fileno(), blocks * _BLOCK_BYTES))
                 self._socket.bind((capture.port, _ETH_P_ALL))
             except OSError as error:
                 raise KernelError(f"{capture.name}: no capture: {error.strerror}") from error

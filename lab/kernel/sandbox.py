@@ -92,9 +92,9 @@ def fork_into_sandbox(main: Callable[[], bytes], timeout: float = 600.0) -> byte
     if result[:1] == b"=":
         return result[1:]
     if result[:1] == b"!":
-        told = result[1:].decode(errors="replace").rstrip()
-        error = KernelError(f"in the sandbox: {told.splitlines()[-1]}")
-        error.add_note(told)
+        summary, _, story = result[1:].decode(errors="replace").rstrip().partition("\n")
+        error = KernelError(f"in the sandbox: {summary}")
+        error.add_note(story)
         raise error
     raise KernelError(f"the sandbox ended with status {status} and no result")
 
@@ -324,8 +324,9 @@ def _status_of(main: Callable[[], int]) -> int:
 def _send_result(main: Callable[[], bytes], outlet: int) -> int:
     try:
         result = b"=" + main()
-    except BaseException:  # noqa: BLE001 — raised again in the caller, as text: the processes share no objects
-        result = b"!" + traceback.format_exc().encode()
+    except BaseException as error:  # noqa: BLE001 — raised again in the caller, as text: they share no objects
+        summary = traceback.format_exception_only(error)[-1].partition("\n")[0]
+        result = f"!{summary}\n{traceback.format_exc()}".encode()
     with os.fdopen(outlet, "wb") as pipe:
         pipe.write(result)
     return 0
