@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lab.errors import KernelError, LabError, TopologyError
+from lab.errors import LabError, TopologyError
 from lab.kernel.network import Network
 from lab.model.classical import probe_topology
 from lab.model.nat import Nat
@@ -41,7 +41,8 @@ from lab.plan.build import build
 from lab.plan.names import CORE
 from lab.plan.plan import RouterPlan
 from lab.run.measure import Bench, measure, spring
-from lab.run.probes import Probe, ProbeError, Space, TcpProbe, UdpProbe
+from lab.run.probes import Probe, Space, UdpProbe
+from lab.run.tcp_probe import TcpProbe
 
 __all__ = [
     "Behaviour",
@@ -114,7 +115,7 @@ async def certify_nat(name: str, nat: Nat, *, full: bool = True) -> Certificate:
     began = time.monotonic()
     try:
         network = await asyncio.to_thread(Network.build, plan)
-    except KernelError as error:
+    except LabError as error:
         reason = f"it could not be built: {error}"
         return Certificate(name, nat, None, None, (), (reason,), time.monotonic() - began)
     try:
@@ -134,10 +135,10 @@ async def _examine(
             bench = Bench.around(probe, hosts, router.wan, core, vantages)
             observed = await measure(bench)
             traps = await spring(bench, router.nat) if full else ()
-    except ProbeError as error:
-        return _Findings(None, (f"the {probe.protocol} probe failed: {error}",))
     except TimeoutError:
         return _Findings(None, (f"the {probe.protocol} probe was not done after {LIMIT:g} s",))
+    except (LabError, OSError) as error:
+        return _Findings(None, (f"the {probe.protocol} probe failed: {error}",))
     fell_in = tuple(f"{trap.name}: {trap.detail}" for trap in traps if not trap.ok)
     return _Findings(classify(observed), differences(probe.protocol, router.nat, observed) + fell_in, traps)
 

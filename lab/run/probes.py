@@ -2,10 +2,7 @@
 
     end.send(address) → token      …  NAT  …      probe.arrival(token) → Arrival(end, source)
 
-UDP and TCP have the same face, so that every test is written once. A token is a datagram, or eight bytes on a
-connection: a TCP end uses the connection that it has with that address, and else opens one from the very port that it
-listens on. So it is one endpoint with one mapping, as a UDP socket is, and simultaneous opens come about as they do in
-hole punching.
+UDP (here) and TCP (`lab.run.tcp_probe`) have the same face, so that every test is written once.
 
 A token that arrives proves a path. One that does not arrive proves nothing until another, sent after it on the same
 path, has arrived: `Probe.settle` waits for such, and not for a time.
@@ -17,10 +14,9 @@ import asyncio
 import errno
 import secrets
 import socket
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
 from lab.errors import LabError
@@ -35,17 +31,12 @@ QUIET: Final = 0.04
 "Seconds for stragglers once the controls have arrived: two CPUs may take packets in another order than they were sent."
 MAX_ENDS: Final = 64
 "Endpoints of one probe; a NAT is measured with a dozen."
-MAX_CONNECTIONS: Final = 32
-"Connections of one TCP end."
 MAX_TOKENS: Final = 1024
 "Tokens that one probe sends."
 TOKEN: Final = 8
 "Bytes of a token."
 PORT_TRIALS: Final = 16
 "Free ports that are tried for one end."
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"SO_LINGER of 0 s: close() sends RST, and neither end of a connection lingers in any state."
 
 
 class ProbeError(LabError):
@@ -223,7 +214,7 @@ class _UdpEnd(End):
         self.address = address
         self._socket = space.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        _bind(self._socket, address)
+        bind(self._socket, address)
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
 
     def send(self, to: Address) -> bytes:
@@ -250,146 +241,7 @@ class _UdpEnd(End):
             return
 
 
-class TcpProbe(Probe):
-    """Tokens as bytes on connections."""
-
-    protocol = "TCP"
-    kind = socket.SOCK_STREAM
-
-    def _open(self, space: Space, address: Address) -> End:
-        return _TcpEnd(self, space, address)
-
-
-@dataclass(slots=True)
-class _Connection:
-    """One connection of an end; without a socket, one that the listener is about to hand out."""
-
-    remote: Address
-    socket: socket.socket | None = None
-    established: bool = False
-    waiting: list[bytes] = field(default_factory=list)
-    "tokens to send once it is established; at most MAX_TOKENS"
-    received: bytearray = field(default_factory=bytearray)
-    "the beginning of a token"
-
-
-class _TcpEnd(End):
-    def __init__(self, probe: TcpProbe, space: Space, address: Address) -> None:
-        self._probe = probe
-        self._space = space
-        self.address = address
-        self._loop = asyncio.get_running_loop()
-        self._connections: dict[Address, _Connection] = {}
-        self._listener = self._bound()
-        self._listener.listen(MAX_CONNECTIONS)
-        self._loop.add_reader(self._listener, self._accept)
-
-    def send(self, to: Address) -> bytes:
-        token = self._probe.sending(self, to)
-        connection = self._connections.get(to) or self._connect(to)
-        connection.waiting.append(token)
-        self._flush(connection)
-        return token
-
-    def again(self, token: bytes, to: Address) -> None:
-        """TCP has seen to that."""
-
-    def close(self) -> None:
-        for connection in self._connections.values():
-            self._drop(connection)
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
-
-    def _bound(self) -> socket.socket:
-        """A socket on this end's address, beside the others that are on it."""
-        fresh = self._space.socket(socket.AF_INET, socket.SOCK_STREAM)
-        fresh.setblocking(False)
-        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        _bind(fresh, self.address)
-        return fresh
-
-    def _connect(self, to: Address) -> _Connection:
-        if len(self._connections) >= MAX_CONNECTIONS:
-            raise ProbeError(f"more than {MAX_CONNECTIONS} connections at {self.address[0]}:{self.address[1]}")
-        connection = self._connections[to] = _Connection(to)
-        attempt = self._bound()
-        result = attempt.connect_ex(to)
-        if result in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
-            attempt.close()  # the kernel has this very connection already, and the listener will hand it out
-            return connection
-        if result not in (0, errno.EINPROGRESS):
-            attempt.close()
-            raise ProbeError(f"TCP to {to[0]}:{to[1]}: {errno.errorcode[result]}")
-        connection.socket = attempt
-        self._loop.add_writer(attempt, self._connected, connection, attempt)
-        return connection
-
-    def _connected(self, connection: _Connection, attempt: socket.socket) -> None:
-        self._loop.remove_writer(attempt)
-        if result := attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            if result == errno.ECONNREFUSED:
-                self._probe.refuse(connection.waiting)
-            self._drop(connection)
-        else:
-            self._establish(connection, attempt)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                accepted, remote = self._listener.accept()
-            except BlockingIOError:
-                return
-            if len(self._connections) >= MAX_CONNECTIONS:
-                accepted.close()
-                continue
-            accepted.setblocking(False)
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            known = self._connections.get(remote)
-            if known is not None and known.socket is not None:
-                self._drop(known)  # an earlier connection from there is over, or this one would not be
-            self._establish(self._connections.setdefault(remote, _Connection(remote)), accepted)
-
-    def _establish(self, connection: _Connection, its: socket.socket) -> None:
-        connection.socket, connection.established = its, True
-        self._loop.add_reader(its, self._receive, connection, its)
-        self._flush(connection)
-
-    def _flush(self, connection: _Connection) -> None:
-        if not (connection.established and connection.socket and connection.waiting):
-            return
-        tokens, connection.waiting = b"".join(connection.waiting), []
-        try:
-            connection.socket.send(tokens)  # at most 8 KiB: the send buffer has room for all of it
-        except ConnectionError:
-            self._drop(connection)
-
-    def _receive(self, connection: _Connection, its: socket.socket) -> None:
-        try:
-            data = its.recv(MAX_TOKENS * TOKEN)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._drop(connection)
-            return
-        connection.received += data
-        while len(connection.received) >= TOKEN:
-            self._probe.heard(self, bytes(connection.received[:TOKEN]), connection.remote)
-            del connection.received[:TOKEN]
-
-    def _drop(self, connection: _Connection) -> None:
-        """Close a connection's socket; it stays known, so that nothing is tried over it again."""
-        if connection.socket is not None:
-            self._loop.remove_writer(connection.socket)
-            self._loop.remove_reader(connection.socket)
-            connection.socket.close()
-        connection.socket, connection.established = None, False
-
-
-def _bind(fresh: socket.socket, address: Address) -> None:
+def bind(fresh: socket.socket, address: Address) -> None:
     """Bind a socket, or close it and raise OSError."""
     try:
         fresh.bind(address)

@@ -189,6 +189,17 @@ def test_a_router_that_passes_nothing_gets_a_certificate_that_says_so(inside: In
     inside(check)
 
 
+def test_a_router_that_does_not_translate_is_not_certified(inside: Inside) -> None:
+    def check() -> None:
+        certificate = asyncio.run(certificate_of(with_rules(declared("home"), "table ip punchlab { };")))
+        assert not certificate.ok
+        assert certificate.differences[0] == (
+            "the UDP probe failed: packets leave from 192.168.1.10, 192.168.1.11, not from 11.0.1.2"
+        )
+
+    inside(check)
+
+
 def test_rules_that_do_not_load_are_a_certificate_that_says_so(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     def check() -> None:
         monkeypatch.setattr("lab.run.certify.build", lambda *_: with_rules(declared("home"), "table ip punchlab {"))
