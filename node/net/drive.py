@@ -21,6 +21,8 @@ E_co = TypeVar("E_co", covariant=True)
 # Queued in `RelayedRaw` before it stops being writable; the muxer adds at most one batch of 64 KiB.
 WRITE_HIGH_WATER = 128 * 1024
 CLOSE_TIMEOUT = 2.0
+# A few messages of the muxer at a time.
+_PUSH_SIZE = 256 * 1024
 
 
 class Machine(Protocol[E_co]):
@@ -149,7 +151,7 @@ class RelayedRaw:
             sink.connection_lost(error)
 
     async def _read_all(self, sink: Sink) -> None:
-        while data := await self.read():
+        while data := await self.read(_PUSH_SIZE):
             sink.data_received(memoryview(data))
         sink.eof_received()
 

@@ -32,7 +32,7 @@ RECEIVE_BUFFER = 256 * 1024
 MAX_BUFFERED = 256 * 1024
 # Queued for the socket before `write` waits.
 WRITE_HIGH_WATER = 256 * 1024
-CLOSE_TIMEOUT = 2.0
+LINGER = 0.5
 
 SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
@@ -69,9 +69,10 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._sink: Sink | None = None
         self._buffered = bytearray()  # at most MAX_BUFFERED and one read
-        self._ended = False  # the peer's direction
-        self._finished = False  # ours
+        self._finished = False  # our direction
         self._paused = False
+        self._discarding = False
+        self._ended: asyncio.Future[None] = self._loop.create_future()  # the peer's direction
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
@@ -103,23 +104,23 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._sink is not None:
             self._sink.data_received(data)
             return
+        if self._discarding:
+            return
         self._buffered += data
         if len(self._buffered) >= MAX_BUFFERED:
             self._transport.pause_reading()
         self._wake_reader()
 
     def eof_received(self) -> bool:
-        self._ended = True
-        self._wake_reader()
+        self._end()
         if self._sink is not None:
             self._sink.eof_received()
         return True  # our direction stays open
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._error = exc
-        self._ended = True
+        self._end()
         self._lost.set_result(None)
-        self._wake_reader()
         self._wake_writers()
         if self._sink is not None:
             self._sink.connection_lost(exc)
@@ -149,7 +150,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._lost.done():
             sink.connection_lost(self._error)
             return
-        if self._ended:
+        if self._ended.done():
             sink.eof_received()
         self._transport.resume_reading()
 
@@ -167,7 +168,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     async def read(self, max_bytes: int = READ_SIZE) -> bytes:
         """Return some bytes, b"" at the end; raises ConnectionClosed if the connection broke."""
-        while not self._buffered and not self._ended:
+        while not self._buffered and not self._ended.done():
             await self._readable()
         if not self._buffered and self._error is not None:
             raise ConnectionClosed(f"{self.remote}: {self._error}")
@@ -194,13 +195,20 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._transport.write_eof()
 
     async def close(self) -> None:
-        """Send what is queued, but no longer than CLOSE_TIMEOUT, and close."""
-        self._transport.close()
+        """Send what is queued and a FIN, and close once the peer has ended too, after LINGER at the latest.
+
+        Closing a socket while the peer still sends makes the kernel answer by RST, which takes our last bytes with it.
+        """
+        self._discarding = True
+        self._buffered.clear()
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await asyncio.shield(self._lost)
-        except TimeoutError:
-            self.abort()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+                await self.close_write()
+                await asyncio.wait({self._ended}, timeout=LINGER)
+        finally:
+            self._transport.abort()
+        await asyncio.wait({self._lost})
 
     def reset(self) -> None:
         """Close at once."""
@@ -228,6 +236,11 @@ class TcpConnection(asyncio.BufferedProtocol):
             await waiter
         if self._lost.done():
             raise ConnectionClosed(f"{self.remote}: {self._error or 'closed'}")
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+        self._wake_reader()
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():

@@ -85,6 +85,7 @@ class YamuxConfig:
     growth_budget: int = 64 * 1024 * 1024
     """How much all receive windows together may exceed their initial size."""
     max_streams: int = 1024
+    """Of each side."""
     ack_backlog: int = 256
     """Streams of ours that the peer has not acknowledged yet."""
     keep_alive: float = 30.0
@@ -205,9 +206,10 @@ class Yamux:
         self.rtt: float | None = None
         """The last measured round trip, smoothed; seconds."""
         self._config = config or YamuxConfig()
-        self._streams: dict[int, _Stream] = {}  # at most max_streams
+        self._streams: dict[int, _Stream] = {}  # at most twice max_streams
         self._next_id = 1 if initiator else 2
         self._remote_parity = 0 if initiator else 1
+        self._counts = [0, 0]  # open streams by the parity of their id
         self._unacked = 0
         self._growth = 0
         self._control: deque[bytes] = deque()  # at most MAX_CONTROL by the peer's doing
@@ -309,11 +311,10 @@ class Yamux:
             raise RemoteProtocolError(f"yamux stream {stream_id} opened by the wrong side")
         if stream_id in self._streams:
             raise RemoteProtocolError(f"yamux stream {stream_id} opened twice")
-        if self._going_away or len(self._streams) >= self._config.max_streams:
+        if self._going_away or self._counts[self._remote_parity] >= self._config.max_streams:
             self._answer(_WINDOW_UPDATE, _RST, stream_id, 0)
             return
-        stream = self._streams[stream_id] = _Stream(now)
-        stream.acked = True
+        self._add(stream_id, now).acked = True
         self._answer(_WINDOW_UPDATE, _ACK, stream_id, 0)
         events.append(StreamOpened(stream_id))
 
@@ -362,12 +363,12 @@ class Yamux:
         """Open a stream and return its id; raises ConnectionClosed after a GoAway, LimitExceeded at a bound."""
         if self._going_away or self._peer_going_away:
             raise ConnectionClosed("yamux session is going away")
-        if len(self._streams) >= self._config.max_streams:
-            raise LimitExceeded(f"{len(self._streams)} streams on one connection")
+        if self._counts[1 - self._remote_parity] >= self._config.max_streams:
+            raise LimitExceeded(f"{self._config.max_streams} streams of ours on one connection")
         if not self.may_open():
             raise LimitExceeded(f"{self._unacked} streams that the peer has not acknowledged")
         stream_id, self._next_id = self._next_id, self._next_id + 2
-        self._streams[stream_id] = _Stream(now)
+        self._add(stream_id, now)
         self._unacked += 1
         self._send_control(_WINDOW_UPDATE, _SYN, stream_id, 0)
         return stream_id
@@ -496,8 +497,14 @@ class Yamux:
     def _send_control(self, kind: int, flags: int, stream_id: int, length: int) -> None:
         self._control.append(HEADER.pack(0, kind, flags, stream_id, length))
 
+    def _add(self, stream_id: int, now: float) -> _Stream:
+        stream = self._streams[stream_id] = _Stream(now)
+        self._counts[stream_id % 2] += 1
+        return stream
+
     def _forget(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id)
+        self._counts[stream_id % 2] -= 1
         self._forgotten.append(stream_id)
         self._lingering.pop(stream_id, None)
         self._growth -= stream.window - INITIAL_WINDOW

@@ -127,8 +127,16 @@ def test_streams_beyond_the_bound_are_reset() -> None:
     events = session.receive_data(syn(1) + syn(3) + data(5, b"lost", Flag.SYN) + data(1, b"kept"), 0.0)
     assert events == [StreamOpened(1), StreamOpened(3), DataReceived(1, memoryview(b"kept"))]
     assert (Kind.WINDOW_UPDATE, Flag.RST, 5, 0, b"") in frames(batch(session))
+
+
+def test_the_peers_streams_leave_room_for_ours_up_to_the_same_bound() -> None:
+    session = responder(YamuxConfig(max_streams=2))
+    session.receive_data(syn(1) + syn(3), 0.0)
+    assert [session.open_stream(0), session.open_stream(0)] == [2, 4]
     with pytest.raises(LimitExceeded):
         session.open_stream(0)
+    session.reset(2)
+    assert session.open_stream(0) == 6
 
 
 def test_no_more_streams_are_opened_than_the_peer_acknowledges() -> None:
