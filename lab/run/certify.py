@@ -39,7 +39,7 @@ from lab.observe.nat import (
 )
 from lab.plan.build import build
 from lab.plan.names import CORE
-from lab.plan.plan import RouterPlan
+from lab.plan.plan import Plan, RouterPlan
 from lab.run.measure import Bench, measure, spring
 from lab.run.probes import Probe, Space, UdpProbe
 from lab.run.tcp_probe import TcpProbe
@@ -51,6 +51,7 @@ __all__ = [
     "certificate_from_json",
     "certificate_to_json",
     "certify",
+    "certify_alone",
     "certify_nat",
     "certify_presets",
     "expected",
@@ -110,19 +111,23 @@ async def certify_presets(names: Iterable[str], *, full: bool = True) -> list[Ce
 
 
 async def certify_nat(name: str, nat: Nat, *, full: bool = True) -> Certificate:
-    """Measure a NAT in a network of its own, with two hosts on its LAN; a network that fails is in the certificate."""
-    plan = build(probe_topology(nat, name), SEED)
+    """Measure a NAT in a network of its own, with two hosts on its LAN; the certificate's `router` is `name`."""
+    return replace(await certify_alone(build(probe_topology(nat, name), SEED), full=full), router=name)
+
+
+async def certify_alone(plan: Plan, *, full: bool = True) -> Certificate:
+    """Make a network, measure its only router and take it down; that it cannot be made is in the certificate."""
+    (router,) = plan.routers
     began = time.monotonic()
     try:
         network = await asyncio.to_thread(Network.build, plan)
     except LabError as error:
         reason = f"it could not be built: {error}"
-        return Certificate(name, nat, None, None, (), (reason,), time.monotonic() - began)
+        return Certificate(router.name, router.nat, None, None, (), (reason,), time.monotonic() - began)
     try:
-        certificate = await certify(network, plan.routers[0], plan.vantages, full=full)
+        return await certify(network, router, plan.vantages, full=full)
     finally:
         await asyncio.to_thread(network.close)
-    return replace(certificate, router=name)
 
 
 async def _examine(

@@ -19,7 +19,7 @@ from lab.model.presets import PRESETS
 from lab.observe.nat import Behaviour, Certificate, Hairpin, expected
 from lab.plan.build import build
 from lab.plan.plan import Plan, RuleSet
-from lab.run.certify import certify, certify_nat, certify_presets
+from lab.run.certify import certify, certify_alone, certify_nat, certify_presets
 
 Inside = Callable[[Callable[[], None]], None]
 
@@ -55,11 +55,6 @@ def declared(name: str) -> Plan:
 
 def with_rules(plan: Plan, text: str) -> Plan:
     return replace(plan, rules=tuple(RuleSet(ruleset.space, text) for ruleset in plan.rules))
-
-
-async def certificate_of(plan: Plan, *, full: bool = False) -> Certificate:
-    with await asyncio.to_thread(Network.build, plan) as network:
-        return await certify(network, plan.routers[0], plan.vantages, full=full)
 
 
 def test_every_combination_of_a_nats_values_measures_as_declared(inside: Inside) -> None:
@@ -120,7 +115,7 @@ def test_the_probe_reports_what_netfilter_does_and_not_what_was_declared(
         # On one host: netfilter's own way with two of them is a trap of its own.
         plan = with_rules(declared("full-cone"), text)
         plan = replace(plan, routers=(replace(plan.routers[0], hosts=plan.routers[0].hosts[:1]),))
-        certificate = asyncio.run(certificate_of(plan))
+        certificate = asyncio.run(certify_alone(plan, full=False))
         measured = Behaviour(mapping, filtering, ports, Hairpin.NONE)
         assert (certificate.udp, certificate.tcp) == (measured, measured)
 
@@ -130,7 +125,7 @@ def test_the_probe_reports_what_netfilter_does_and_not_what_was_declared(
 def test_a_masquerade_that_is_declared_a_full_cone_is_not_certified(inside: Inside) -> None:
     def check() -> None:
         plan = with_rules(declared("full-cone"), rules("masquerade fully-random"))
-        certificate = asyncio.run(certificate_of(plan))
+        certificate = asyncio.run(certify_alone(plan, full=False))
         assert not certificate.ok
         told = [text.split(", measured")[0] for text in certificate.differences]
         assert told == [
@@ -155,7 +150,7 @@ def test_a_nat_that_rejects_instead_of_dropping_is_not_certified(inside: Inside)
                 "iifname wan meta l4proto { udp, tcp } drop", "iifname wan reject with tcp reset"
             ),
         )
-        certificate = asyncio.run(certificate_of(plan))
+        certificate = asyncio.run(certify_alone(plan, full=False))
         assert certificate.differences == ("TCP that the filter does not let in is refused instead of dropped",)
 
     inside(check)
@@ -168,7 +163,7 @@ def test_a_hairpin_that_shows_the_inner_source_is_told_from_a_right_one(inside: 
         text = plan.rules[0].text
         wrong = "\n".join(line for line in text.splitlines() if "iifname lan oifname lan" not in line)
         assert wrong != text
-        certificate = asyncio.run(certificate_of(with_rules(plan, wrong)))
+        certificate = asyncio.run(certify_alone(with_rules(plan, wrong), full=False))
         assert certificate.udp is not None
         assert certificate.udp.hairpin is Hairpin.INTERNAL
 
@@ -179,7 +174,7 @@ def test_a_router_that_passes_nothing_gets_a_certificate_that_says_so(inside: In
     def check() -> None:
         block = "chain closed { type filter hook forward priority -10; drop; };"
         plan = with_rules(declared("home"), f"table ip punchlab {{ {block} }}")
-        certificate = asyncio.run(certificate_of(plan, full=True))
+        certificate = asyncio.run(certify_alone(plan))
         assert (certificate.ok, certificate.udp, certificate.tcp) == (False, None, None)
         assert len(certificate.differences) == 2
         for protocol, text in zip(("UDP", "TCP"), certificate.differences, strict=True):
@@ -191,7 +186,7 @@ def test_a_router_that_passes_nothing_gets_a_certificate_that_says_so(inside: In
 
 def test_a_router_that_does_not_translate_is_not_certified(inside: Inside) -> None:
     def check() -> None:
-        certificate = asyncio.run(certificate_of(with_rules(declared("home"), "table ip punchlab { };")))
+        certificate = asyncio.run(certify_alone(with_rules(declared("home"), "table ip punchlab { };"), full=False))
         assert not certificate.ok
         assert certificate.differences[0] == (
             "the UDP probe failed: packets leave from 192.168.1.10, 192.168.1.11, not from 11.0.1.2"
@@ -200,10 +195,9 @@ def test_a_router_that_does_not_translate_is_not_certified(inside: Inside) -> No
     inside(check)
 
 
-def test_rules_that_do_not_load_are_a_certificate_that_says_so(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_that_do_not_load_are_a_certificate_that_says_so(inside: Inside) -> None:
     def check() -> None:
-        monkeypatch.setattr("lab.run.certify.build", lambda *_: with_rules(declared("home"), "table ip punchlab {"))
-        certificate = asyncio.run(certify_nat("home", PRESETS["home"].nat))
+        certificate = asyncio.run(certify_alone(with_rules(declared("home"), "table ip punchlab {")))
         assert not certificate.ok
         assert certificate.differences[0].startswith("it could not be built: router: ")
 
@@ -214,7 +208,7 @@ def test_a_router_without_hosts_cannot_be_certified(inside: Inside) -> None:
     def check() -> None:
         plan = declared("home")
         plan = replace(plan, routers=(replace(plan.routers[0], hosts=()),))
-        certificate = asyncio.run(certificate_of(plan))
+        certificate = asyncio.run(certify_alone(plan, full=False))
         assert certificate.differences == (
             "UDP was not probed: no host is on its LAN",
             "TCP was not probed: no host is on its LAN",

@@ -8,13 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from lab.kernel.network import Network
 from lab.model.classical import probe_topology
 from lab.model.presets import PRESETS
-from lab.observe.nat import Certificate
 from lab.plan.build import build
 from lab.plan.plan import Plan, RuleSet
-from lab.run.certify import certify
+from lab.run.certify import certify_alone
 
 Inside = Callable[[Callable[[], None]], None]
 
@@ -40,14 +38,9 @@ def rewritten(name: str, *changes: tuple[str, str]) -> Plan:
     return replace(plan, rules=(RuleSet(plan.rules[0].space, text),))
 
 
-async def certificate_of(plan: Plan) -> Certificate:
-    with await asyncio.to_thread(Network.build, plan) as network:
-        return await certify(network, plan.routers[0], plan.vantages, full=True)
-
-
 def fallen_into(plan: Plan) -> dict[str, str]:
     """The traps that this network's NAT falls into, each with its detail; its certificate says so."""
-    certificate = asyncio.run(certificate_of(plan))
+    certificate = asyncio.run(certify_alone(plan))
     fallen = {trap.name: trap.detail for trap in certificate.traps if not trap.ok}
     assert {f"{name}: {detail}" for name, detail in fallen.items()} <= set(certificate.differences)
     return fallen
