@@ -108,7 +108,7 @@ def _why(router: RouterPlan, packet: Packet, past: _Past) -> str:
         )
     if packet.interface == lan_of(router.name):
         return f"{router.name} hairpins, but {_port(packet)} is not open to the sender's external port"
-    return _filtered(router, packet, past, before)
+    return _filtered(router, packet, past)
 
 
 def _no_mapping(router: RouterPlan, packet: Packet, sent: list[Packet]) -> str:
@@ -120,7 +120,7 @@ def _no_mapping(router: RouterPlan, packet: Packet, sent: list[Packet]) -> str:
     return f"{router.name}: no mapping for {_port(packet)}: no packet ever left from that port"
 
 
-def _filtered(router: RouterPlan, packet: Packet, past: _Past, before: list[Packet]) -> str:
+def _filtered(router: RouterPlan, packet: Packet, past: _Past) -> str:
     """The port is mapped: whom has it written to, and whom would it have had to?"""
     source, sent = source_of(packet), past.port(packet.proto, packet.dport)
     match router.nat.filtering:
@@ -137,18 +137,17 @@ def _filtered(router: RouterPlan, packet: Packet, past: _Past, before: list[Pack
     rule = f"{router.name} lets in only {kind} that {_port(packet)} has written to; {whom} was not one of them"
     if written:
         return f"{rule} yet: the first packet there left {_ms(written[0].ns - packet.ns)} ms later"
-    return rule + _near_miss(packet, past, before)
+    return rule + _near_miss(packet, past)
 
 
-def _near_miss(packet: Packet, past: _Past, before: list[Packet]) -> str:
+def _near_miss(packet: Packet, past: _Past) -> str:
     """What tells a symmetric NAT on either side: the right address, but another port than the peer could know."""
-    elsewhere = sorted({one.dport for one in before if one.dst == packet.src})
-    if elsewhere:
-        return f" (it had written to {packet.src}:{_some(elsewhere)})"
-    others = sorted({one.sport for one in past.packets if one.dst == packet.src and one.proto == packet.proto})
-    if others:
-        return f" (what is written to {packet.src} leaves from port {_some(others)})"
-    return ""
+    written = [one for one in past.packets if one.dst == packet.src and one.proto == packet.proto]
+    theirs = sorted({one.dport for one in written if one.sport == packet.dport})
+    if theirs:
+        return f" (it writes to {packet.src}:{_some(theirs)})"
+    ours = sorted({one.sport for one in written})
+    return f" (what is written to {packet.src} leaves from port {_some(ours)})" if ours else ""
 
 
 def _against_declaration(router: RouterPlan, packet: Packet) -> str:

@@ -164,7 +164,7 @@ def _in_the_way(punch: Punch, began: float) -> Iterator[str]:
         first = drops[0]
         text = f"{router} dropped {len(drops)} {first.packet.kind}{'s' if len(drops) > 1 else ''}"
         text += f", the first at {first.at - began:.3f} s: {first.why}"
-        yield f"{text}{f' (and {len(reasons) - 1} further reasons)' if len(reasons) > 1 else ''}."
+        yield f"{text}{f' (there are {len(reasons)} reasons in all)' if len(reasons) > 1 else ''}."
 
 
 def _given_up(story: Story, pair: tuple[str, str]) -> Iterator[str]:

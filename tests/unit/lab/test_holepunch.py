@@ -208,7 +208,7 @@ def test_a_public_peer_is_direct_without_a_nat_of_its_own(scene: Scenes) -> None
             41000,
             None,
             "home-b lets in only endpoints that TCP port 4001 has written to; 11.0.1.2:41000 was not one of them "
-            "(it had written to 11.0.1.2:4001)",
+            "(it writes to 11.0.1.2:4001)",
         ),
         (
             "address-restricted",
