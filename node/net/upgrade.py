@@ -18,7 +18,8 @@ from enum import Enum
 from node.errors import ConfigError, DeadlineExceeded
 from node.names.keys import PrivateKey
 from node.names.peerid import PeerId
-from node.net.muxed import Muxed, MuxedStream
+from node.net.muxed import Muxed
+from node.net.muxed_stream import MuxedStream
 from node.net.negotiate import propose, respond
 from node.net.secure import Secured, SecureStream, secure
 from node.net.stream import ByteStream, RawConnection

@@ -1,13 +1,5 @@
 """yamux: many streams on one ordered byte stream, each with a window.
 
-     0        1        2            4                  8                 12
-    ┌────────┬────────┬────────────┬──────────────────┬──────────────────┐
-    │version │ type   │ flags      │ stream id        │ length           │   big endian
-    └────────┴────────┴────────────┴──────────────────┴──────────────────┘
-    type   0 Data: length bytes follow      1 WindowUpdate: length is credit (with RST: an error code)
-           2 Ping: length is opaque         3 GoAway: length is 0 normal, 1 protocol error, 2 internal error
-    flags  SYN 1  ACK 2  FIN 4  RST 8
-
     initiator                               responder
       WindowUpdate SYN 1 ──────────────────►            odd ids are the initiator's, even ones the responder's
       Data 1 ──────────────────────────────►            up to 256 KiB before the first credit
@@ -28,16 +20,27 @@ Spec: https://github.com/libp2p/specs/blob/master/yamux/README.md
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
 
 from node.errors import ConnectionClosed, LimitExceeded, RemoteProtocolError, StreamClosed
 from node.names.varint import Buffer
+from node.wire.yamux_events import (
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    KeepAliveFailed,
+    PongReceived,
+    StreamAcknowledged,
+    StreamEnded,
+    StreamOpened,
+    StreamWasReset,
+)
+from node.wire.yamux_frames import HEADER, VERSION, Flag, GoAwayCode, Kind, pack
+
+__all__ = ["INITIAL_WINDOW", "MAX_CONTROL", "PROTOCOL", "Yamux", "YamuxConfig"]
 
 PROTOCOL = "/yamux/1.0.0"
-HEADER = struct.Struct(">BBHII")
 INITIAL_WINDOW = 256 * 1024
 # Answers that wait for a peer which asks but does not read; beyond it the peer is flooding us.
 MAX_CONTROL = 4096
@@ -45,32 +48,6 @@ MAX_PINGS = 16  # of ours that wait for their pong; the oldest is given up
 # Below this a data frame is not worth the rest of a batch: the next batch carries it whole.
 _MIN_FRAME = 1024
 _MAX_CREDIT = 2**32 - 1
-
-
-class Kind(IntEnum):
-    """Types of frame."""
-
-    DATA = 0
-    WINDOW_UPDATE = 1
-    PING = 2
-    GO_AWAY = 3
-
-
-class Flag(IntFlag):
-    """Flags of a frame."""
-
-    SYN = 1
-    ACK = 2
-    FIN = 4
-    RST = 8
-
-
-class GoAwayCode(IntEnum):
-    """Why a session ends."""
-
-    NORMAL = 0
-    PROTOCOL_ERROR = 1
-    INTERNAL_ERROR = 2
 
 
 _DATA, _WINDOW_UPDATE, _PING, _GO_AWAY = (int(kind) for kind in Kind)
@@ -92,75 +69,6 @@ class YamuxConfig:
     answer_within: float = 10.0
     linger: float = 60.0
     """How long a stream that we closed may wait for the peer's FIN before it is reset."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
-    """The peer opened a stream."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class StreamAcknowledged:
-    """The peer accepted a stream of ours."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class DataReceived:
-    """Some bytes of a stream; `data` is a view of what `receive_data` was given."""
-
-    stream_id: int
-    data: memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
-    """The peer sends no more on this stream."""
-
-    stream_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class StreamWasReset:
-    """The peer ended both directions; `code` is 0 where it gave none."""
-
-    stream_id: int
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class PongReceived:
-    """The answer to `ping`; `rtt` in seconds."""
-
-    nonce: int
-    rtt: float
-
-
-@dataclass(frozen=True, slots=True)
-class GoAwayReceived:
-    """The peer takes no more streams and is about to close the connection."""
-
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeepAliveFailed:
-    """Nothing has been heard of the peer for too long."""
-
-
-Event = (
-    StreamOpened
-    | StreamAcknowledged
-    | DataReceived
-    | StreamEnded
-    | StreamWasReset
-    | PongReceived
-    | GoAwayReceived
-    | KeepAliveFailed
-)
 
 
 class _Stream:
@@ -255,7 +163,7 @@ class Yamux:
             self._header.clear()
         else:
             version, kind, flags, stream_id, length = HEADER.unpack_from(view, offset)
-        if version != 0:
+        if version != VERSION:
             raise RemoteProtocolError(f"yamux version {version}")
         if kind in (_DATA, _WINDOW_UPDATE):
             self._on_stream_frame(kind, flags, stream_id, length, now, events)
@@ -355,7 +263,7 @@ class Yamux:
     def _answer(self, kind: int, flags: int, stream_id: int, length: int) -> None:
         if len(self._control) >= MAX_CONTROL:
             raise RemoteProtocolError(f"yamux peer lets {MAX_CONTROL} answers wait and asks for more")
-        self._control.append(HEADER.pack(0, kind, flags, stream_id, length))
+        self._control.append(pack(kind, flags, stream_id, length))
 
     # --- our user's side
 
@@ -473,14 +381,14 @@ class Yamux:
     def _take(self, stream_id: int, stream: _Stream, room: int, batch: list[Buffer]) -> int:
         if not stream.outgoing:
             stream.fin_sent = True
-            batch.append(HEADER.pack(0, _WINDOW_UPDATE, _FIN, stream_id, 0))
+            batch.append(pack(_WINDOW_UPDATE, _FIN, stream_id, 0))
             if stream.remote_fin:
                 self._forget(stream_id)
             return HEADER.size
         data = stream.outgoing[0]
         size = min(len(data), stream.send_window, room - HEADER.size)
         stream.send_window -= size
-        batch += (HEADER.pack(0, _DATA, 0, stream_id, size), data[:size])
+        batch += (pack(_DATA, 0, stream_id, size), data[:size])
         if size < len(data):
             stream.outgoing[0] = data[size:]
         else:
@@ -495,7 +403,7 @@ class Yamux:
             self._round.append(stream_id)
 
     def _send_control(self, kind: int, flags: int, stream_id: int, length: int) -> None:
-        self._control.append(HEADER.pack(0, kind, flags, stream_id, length))
+        self._control.append(pack(kind, flags, stream_id, length))
 
     def _add(self, stream_id: int, now: float) -> _Stream:
         stream = self._streams[stream_id] = _Stream(now)

@@ -9,7 +9,8 @@ import pytest
 from node.errors import ConnectionClosed, DeadlineExceeded, NodeError, RemoteProtocolError, SecurityError, StreamReset
 from node.net.stream import read_exactly
 from node.net.upgrade import Role, UpgradeConfig, upgrade
-from node.wire.yamux import HEADER, Flag, GoAwayCode, Kind, YamuxConfig
+from node.wire.yamux import YamuxConfig
+from node.wire.yamux_frames import HEADER, Flag, GoAwayCode, Kind
 from tests.support.connections import ALICE, BOB, End, connected, stream_pair, tcp_pair
 
 

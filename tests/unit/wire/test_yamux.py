@@ -9,25 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.errors import ConnectionClosed, LimitExceeded, RemoteProtocolError, StreamClosed
-from node.wire.yamux import (
-    HEADER,
-    INITIAL_WINDOW,
-    MAX_CONTROL,
+from node.wire.yamux import INITIAL_WINDOW, MAX_CONTROL, Yamux, YamuxConfig
+from node.wire.yamux_events import (
     DataReceived,
     Event,
-    Flag,
-    GoAwayCode,
     GoAwayReceived,
     KeepAliveFailed,
-    Kind,
     PongReceived,
     StreamAcknowledged,
     StreamEnded,
     StreamOpened,
     StreamWasReset,
-    Yamux,
-    YamuxConfig,
 )
+from node.wire.yamux_frames import HEADER, Flag, GoAwayCode, Kind
 
 BATCH = 65519
 Frame = tuple[Kind, int, int, int, bytes]
