@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine
@@ -134,3 +135,42 @@ def test_a_program_that_does_not_exist_is_a_peers_error(inside: Inside, tmp_path
                 await spawn(ns, [sys.executable], {}, tmp_path / "nowhere", None)
 
     inside(lambda: within_deadline(main()))
+
+
+HOLDER = """
+import subprocess
+import sys
+from lab.kernel import sandbox
+from lab.kernel.namespace import Namespace
+from pathlib import Path
+def main():
+    ns = Namespace("there")
+    with ns.entered():
+        there = Path("/proc/thread-self/ns/net").readlink()
+    print(sandbox.host_pid(), ns.fd, there, flush=True)
+    sys.stdin.read()
+    return 0
+sandbox.run_in_sandbox(main)
+"""
+VISITOR = """
+import os, sys
+from lab.kernel.namespace import enter_foreign
+enter_foreign(int(sys.argv[1]), int(sys.argv[2]))
+os.execvp("sh", ["sh", "-c", "readlink /proc/self/ns/net; id -u; cat /proc/1/cmdline | tr '\\\\0' ' '; exit 4"])
+"""
+
+
+def test_another_process_can_enter_a_running_sandbox_and_run_a_program_there(inside: Inside) -> None:
+    def python(program: str, *arguments: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-c", program, *arguments]
+        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with python(HOLDER) as holder:
+        assert holder.stdout is not None
+        pid, descriptor, there = holder.stdout.readline().split()
+        with python(VISITOR, pid, descriptor) as visitor:
+            said, _ = visitor.communicate(timeout=DEADLINE)
+        assert visitor.returncode == 4
+        assert said.splitlines()[:2] == [there, "0"]
+        assert "run_in_sandbox" in said
+        holder.communicate(timeout=DEADLINE)
