@@ -88,17 +88,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _nats(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from lab.model.presets import PRESETS
-    from lab.report.terminal import certificate_table
+    from lab.report.terminal import certificate_table, stdout
     from lab.run.certify import certify_presets
 
     names = arguments.presets or list(PRESETS)
 
     def measure() -> int:
         certificates = asyncio.run(certify_presets(names, full=True))
-        console = Console()
+        console = stdout()
         console.print(certificate_table(certificates, console.options.ascii_only))
         as_declared = sum(certificate.ok for certificate in certificates)
         seconds = max(certificate.seconds for certificate in certificates)
@@ -149,11 +147,9 @@ def _progress(cells: int) -> Iterator[Callable[[object], None]]:
 
 def _told(folder: Path, results: Results) -> int:
     """Print results; the exit status that they mean."""
-    from rich.console import Console
+    from lab.report.terminal import print_results, stdout
 
-    from lab.report.terminal import print_results
-
-    print_results(results, folder, Console())
+    print_results(results, folder, stdout())
     return OK if results.ok else NOT_AS_PREDICTED
 
 
@@ -195,17 +191,17 @@ def _shell(arguments: argparse.Namespace) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     from lab.report.explain import explain
-    from lab.run.evidence import find_run
+    from lab.run.evidence import find_cell
 
-    explain(find_run(arguments.runs, arguments.run), everything=arguments.all)
+    explain(find_cell(arguments.runs, arguments.run), everything=arguments.all)
     return OK
 
 
 def _capture(arguments: argparse.Namespace) -> int:
     from lab.report.explain import summarise_capture
-    from lab.run.evidence import find_run
+    from lab.run.evidence import find_cell
 
-    summarise_capture(find_run(arguments.runs, arguments.run))
+    summarise_capture(find_cell(arguments.runs, arguments.run))
     return OK
 
 

@@ -53,18 +53,31 @@ def point_at(link: Path, target: str) -> None:
 def find_run(root: Path, name: str) -> Path:
     """The folder that a user means by `latest`, an id, the start of one, a cell of one, or a path."""
     for candidate in (Path(name), root / name):
-        if candidate.is_dir() and (candidate / "run.json").is_file():
+        if _is_run(candidate):
             return candidate.resolve()
-    matches = sorted(path for path in root.glob(f"{name}*") if (path / "run.json").is_file() and not path.is_symlink())
+    matches = sorted(path for path in root.glob(f"{name}*") if _is_run(path) and not path.is_symlink())
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise LabError(f"{name!r} fits several runs: {', '.join(path.name for path in matches[:5])}")
-    newest = sorted(
-        (path.parent.name for path in root.glob("*/run.json") if not path.parent.is_symlink()), reverse=True
-    )
+    newest = sorted((path.name for path in root.glob("*") if _is_run(path) and not path.is_symlink()), reverse=True)
     there = f"the newest are {', '.join(newest[:3])}" if newest else "there are none yet: start with `punchlab run`"
     raise LabError(f"no run {name!r} in {root}; {there}")
+
+
+def find_cell(root: Path, name: str) -> Path:
+    """As `find_run`, of something that has packets of its own: a matrix has them in its cells."""
+    run = find_run(root, name)
+    cells = sorted(path.name for path in (run / "cells").glob("*") if _is_run(path))
+    if cells:
+        raise LabError(
+            f"{run.name} is a matrix; name one of its cells: {name}/cells/{cells[0]} (there are {len(cells)})"
+        )
+    return run
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / file).is_file() for file in ("run.json", "results.json"))
 
 
 class Evidence:

@@ -32,6 +32,6 @@ async def examine(lab: Lab) -> Gate:
     """Probe every NAT of the lab and look for ways around them; afterwards the NATs have forgotten the probes."""
     network, plan = lab.network, lab.plan
     found = await check(network, plan)
-    probes = [certify(network, router, plan.vantages, full=False) for router in plan.routers]
+    probes = [certify(network, router, plan.vantages, full=True) for router in plan.routers]
     certificates = await asyncio.gather(*probes)
     return Gate(tuple(certificates), tuple(found))

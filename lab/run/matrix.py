@@ -43,7 +43,8 @@ class Order:
     @property
     def width(self) -> int:
         """How many cells run at a time."""
-        return self.jobs if self.jobs is not None else 3 * (os.cpu_count() or 1)
+        # A cell mostly waits: for packets that must not come, for a punch that cannot succeed.
+        return self.jobs if self.jobs is not None else 5 * (os.cpu_count() or 1)
 
 
 async def run_matrix(order: Order, runs: Path, done: Done) -> tuple[Path, Results]:
