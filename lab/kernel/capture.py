@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from lab.errors import KernelError
-from lab.kernel import pcapng
+from lab.kernel import pcapng, syscalls
 from lab.kernel.namespace import Namespace
 from lab.plan.plan import Capture
 
@@ -204,7 +204,7 @@ class _Ring:
                 self._socket = opened.enter_context(ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
                 self._socket.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V2)
                 request = struct.pack("=IIII", _BLOCK_BYTES, blocks, _SLOT_BYTES, slots)
-                self._socket.setsockopt(_SOL_PACKET, _RX_RING, request)
+                syscalls.setsockopt(self._socket.fileno(), _SOL_PACKET, _RX_RING, request)
                 self._memory = opened.enter_context(mmap.mmap(self._socket.fileno(), blocks * _BLOCK_BYTES))
                 self._socket.bind((capture.port, _ETH_P_ALL))
             except OSError as error:

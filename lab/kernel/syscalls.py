@@ -55,6 +55,11 @@ def die_with_parent(signal: int) -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal)), "prctl")
 
 
+def setsockopt(fd: int, level: int, option: int, value: bytes) -> None:
+    """Set a socket option that takes the kernel a while: Python's own keeps all other threads waiting meanwhile."""
+    _check(_libc.setsockopt(fd, level, option, value, len(value)), "setsockopt")
+
+
 @dataclass(frozen=True, slots=True)
 class SentSignal:
     """A signal as taken from a signalfd."""
