@@ -230,6 +230,7 @@ class Connection:
                 await self._muxed.close()
         except (NodeError, TimeoutError) as error:
             logger.debug("closing %r: %s", self, error or "too slow")
+            self._muxed.raw.abort()
 
     def _ended(self, error: NodeError | None) -> None:
         self._gone("closed by the peer" if error is None else str(error))

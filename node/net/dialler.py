@@ -16,7 +16,16 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from node.errors import DeadlineExceeded, DialBackoff, DialError, Gated, NodeError, PeerIdMismatch, RelayError
+from node.errors import (
+    ConnectionClosed,
+    DeadlineExceeded,
+    DialBackoff,
+    DialError,
+    Gated,
+    NodeError,
+    PeerIdMismatch,
+    RelayError,
+)
 from node.logic.backoff import Backoff
 from node.logic.dialling import Dialling
 
@@ -69,6 +78,11 @@ class Dialler:
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(dial.task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+            raise ConnectionClosed("the node is closing") from None  # it was the dial that was cancelled, not we
         except TimeoutError:
             raise DeadlineExceeded(f"no connection to {peer} in {timeout:g} s{_reasons(dial.plan)}") from None
         finally:
@@ -146,7 +160,7 @@ class Dialler:
         dial.plan.failed(addr, error)
 
     async def close(self) -> None:
-        """End all dials; those who wait for one get CancelledError."""
+        """End all dials; those who wait for one get ConnectionClosed."""
         tasks = [dial.task for dial in self._dials.values()]
         for task in tasks:
             task.cancel()

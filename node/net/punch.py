@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from node.errors import DialError, LimitExceeded, NodeError
+from node.logic.dialling import Failure
 from node.net.upgrade import Role
 
 if TYPE_CHECKING:
@@ -37,8 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY = 0.02
-"""Seconds to the first retry of an address that refused; it grows by half each time."""
-RETRY_MAX = 0.1
+"""Seconds to the next dial of an address that refused, give or take half: in step, two sides would miss each other."""
 ADDRESSES = 20
 """Addresses of one punch: what a peer lists must not make us a port scanner."""
 ARRIVALS = 8
@@ -105,7 +106,6 @@ class Punch:
             await self.end()
 
     async def _pursue(self, addr: Multiaddr) -> None:
-        pause = RETRY
         while True:
             try:
                 upgraded = self._begin_upgrade(await self._dial(addr))
@@ -113,8 +113,7 @@ class Punch:
             except (NodeError, OSError) as error:
                 self._last[addr] = error
                 logger.debug("punch to %s: %s", addr, error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, RETRY_MAX)
+            await asyncio.sleep(random.uniform(0.5, 1.5) * RETRY)
 
     def _begin_upgrade(self, raw: RawConnection) -> asyncio.Task[None]:
         task = self._tasks.spawn(self._prove(raw), f"upgrade of a punched {raw.remote}")
@@ -133,7 +132,7 @@ class Punch:
             self._won.set_result(connection)
 
     def _reasons(self) -> str:
-        return "".join(f"; {addr}: {error or type(error).__name__}" for addr, error in self._last.items())
+        return "".join(f"; {Failure(addr, error)}" for addr, error in self._last.items())
 
     async def end(self) -> None:
         """Stop dialling; the initiator drops the upgrades that lost, the responder waits for them to end by it."""

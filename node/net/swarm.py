@@ -148,7 +148,8 @@ class Swarm:
 
         Concurrent callers share one dial. `force_direct` asks for a connection that is not relayed, even when a
         relayed one is open, and pays no heed to backoff. Raises DialError (its message lists each address with its
-        reason), DialBackoff, Gated, PeerIdMismatch, RelayError or DeadlineExceeded.
+        reason), DialBackoff, Gated, PeerIdMismatch, RelayError, DeadlineExceeded, or LimitExceeded where the connection
+        is limited and must not be.
         """
         if peer == self.peer_id:
             raise DialError("that is our own peer id")
@@ -157,7 +158,10 @@ class Swarm:
             return best
         if force_direct:
             addrs = [addr for addr in addrs if not addr.is_relayed]
-        return await self._dialler.dial(peer, addrs, timeout=timeout, forced=force_direct)
+        connection = await self._dialler.dial(peer, addrs, timeout=timeout, forced=force_direct)
+        if connection.limited and not limited_ok:
+            raise LimitExceeded(f"{peer} can only be reached through a relay that limits the connection")
+        return connection
 
     async def _dial_address(self, peer: PeerId, addr: Multiaddr) -> Connection:
         for matches, dial in self._transports:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 
 from node.errors import (
+    ConnectionClosed,
     ConfigError,
     DeadlineExceeded,
     DialBackoff,
@@ -405,6 +406,21 @@ def test_who_cannot_use_a_limited_connection_gets_another() -> None:
     run(main)
 
 
+def test_a_limited_connection_is_no_answer_to_who_cannot_use_one() -> None:
+    async def main() -> None:
+        async with swarm() as alice, swarm() as bob:
+
+            async def dial(_: TransportDial) -> Connection:
+                return await another(alice, bob, Path.RELAYED, limited=True)
+
+            alice.add_transport(lambda addr: addr.is_relayed, dial)
+            through = Multiaddr(f"/ip4/127.0.0.1/tcp/1/p2p/{alice.peer_id}/p2p-circuit")
+            with pytest.raises(LimitExceeded):
+                await alice.dial(bob.peer_id, [through], limited_ok=False)
+
+    run(main)
+
+
 def test_a_registered_transport_dials_the_addresses_that_it_matches() -> None:
     async def main() -> None:
         async with swarm() as alice, swarm() as bob:
@@ -445,7 +461,7 @@ def test_a_closed_swarm_leaves_no_task_behind() -> None:
                 await alice.dial(bob.peer_id, bob.listen_addrs())
                 dial = asyncio.create_task(alice.dial(PrivateKey.generate().peer_id(), [silent]))
                 await asyncio.sleep(0)
-            with contextlib.suppress(asyncio.CancelledError, NodeError):
+            with pytest.raises(ConnectionClosed):
                 await dial
             assert alice.connections() == []
             names = {task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}}
