@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 
 from node.errors import (
-    ConnectionClosed,
     ConfigError,
+    ConnectionClosed,
     DeadlineExceeded,
     DialBackoff,
     DialError,
