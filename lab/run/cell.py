@@ -126,6 +126,9 @@ async def _play(
         dialer, listener, relay = lab.peers(parts.dialer, parts.listener, parts.relay)
         known.update({peer.name: peer.identity for peer in (dialer, listener, relay) if peer.identity is not None})
         await punch(lab, dialer, listener, relay, progress)
+    if lab.captured is not None and lab.captured.dropped:
+        lost = ", ".join(f"{interface} {count}" for interface, count in lab.captured.dropped)
+        raise Inconclusive(f"the capture is not whole; packets lost at {lost}")
 
 
 def _sight(facts: Facts, parts: Cast, prediction: Prediction, progress: Progress) -> Sighting:

@@ -109,11 +109,14 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Any]:
     root = request.config.rootpath / request.config.getoption("--punchlab-runs")
     # Workers of pytest-xdist start tests in the same second: the folder's last letters must differ.
     chance = random.SystemRandom()
+    failure = ""
     try:
         asked = load(locate(wish.name, near))
         folder = new_run(root, request.node.name, time.time(), chance)
     except LabError as error:
-        pytest.fail(str(error), pytrace=False)
+        failure = str(error)
+    if failure:
+        pytest.fail(failure, pytrace=False)
     request.node.user_properties.append(("punchlab-run", str(folder)))
     with asyncio.Runner() as runner:
         request.node.stash[_RUNNER] = runner
