@@ -139,12 +139,12 @@ def _start(body: Callable[[], int], mask: set[int]) -> int:
     try:
         return _try_start(body, mask, syscalls.CLONE_NEWUSER)
     except _Refused as refused:
-        if os.geteuid() != 0:
-            raise MissingCapability(_advice(refused)) from refused
-    try:
-        return _try_start(body, mask, 0)
-    except _Refused as refused:
-        raise MissingCapability(_advice(refused)) from refused
+        first = refused
+    if os.geteuid() == 0:
+        # Root may do without a user namespace, if it is root with all its rights; if not, the first reason counts.
+        with suppress(_Refused):
+            return _try_start(body, mask, 0)
+    raise MissingCapability(_advice(first)) from first
 
 
 def _try_start(body: Callable[[], int], mask: set[int], flags: int) -> int:
