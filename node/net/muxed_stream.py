@@ -1,7 +1,7 @@
 """One stream of a muxed connection, as its user sees it.
 
 What arrives is kept as it came: views of decrypted messages for bulk data, gathered copies for small pieces. A read
-takes as much as it may at once and copies it only then.
+copies what it takes, and only then.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from node.net.stream import READ_SIZE
 
 # A view keeps the whole message it is part of in memory; smaller pieces than this are copied out of it.
 _COPY_BELOW = 4096
+# A read joins no more than this: malloc takes blocks of 128 KiB and more from the system and gives them back each
+# time, and the page faults cost more than further reads do.
+_MAX_JOIN = 126 * 1024
 # Copied pieces are gathered up to this size, so that a stream of tiny frames costs no more than its bytes.
 _GATHER = 16 * 1024
 
@@ -144,15 +147,15 @@ class MuxedStream:
         chunks = self._chunks
         if len(chunks) == 1 and len(chunks[0]) <= max_bytes:
             return bytes(chunks.popleft())
+        if len(chunks[0]) > max_bytes:
+            rest = memoryview(chunks[0])
+            chunks[0] = rest[max_bytes:]
+            return bytes(rest[:max_bytes])
         taken: list[Buffer] = []
-        room = max_bytes
+        room = max(len(chunks[0]), min(max_bytes, _MAX_JOIN))
         while chunks and room >= len(chunks[0]):
             room -= len(chunks[0])
             taken.append(chunks.popleft())
-        if chunks and room:
-            rest = memoryview(chunks[0])
-            taken.append(rest[:room])
-            chunks[0] = rest[room:]
         return b"".join(taken)
 
     async def _readable(self) -> None:

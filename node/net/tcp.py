@@ -27,7 +27,8 @@ __all__ = ["Listener", "RawConnection", "TcpConnection", "TcpDialError", "TcpTra
 
 BACKLOG = 128
 # One read of the socket. All connections of a transport share it: what arrives is handed on before the next read.
-RECEIVE_BUFFER = 256 * 1024
+# Four of Noise's largest messages, so that bulk data tends to arrive in whole ones.
+RECEIVE_BUFFER = 4 * 65537
 # Received and not yet read, in pull mode: a few handshake messages.
 MAX_BUFFERED = 256 * 1024
 # Queued for the socket before `write` waits.
