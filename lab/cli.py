@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ def _in_sandbox(main: Callable[[], int]) -> int:
     problem = sandbox.problem()
     if problem is not None:
         raise MissingCapability(problem)
+    if shutil.which("nft") is None:
+        raise MissingCapability("there is no `nft`, which makes the NATs; install it: sudo apt install nftables")
     return sandbox.run_in_sandbox(lambda: _reported(main))
 
 
@@ -147,10 +150,14 @@ def _progress(cells: int) -> Iterator[Callable[[object], None]]:
 
 def _told(folder: Path, results: Results) -> int:
     """Print results; the exit status that they mean."""
+    from lab.report.results import Mark
     from lab.report.terminal import print_results, stdout
 
     print_results(results, folder, stdout())
-    return OK if results.ok else NOT_AS_PREDICTED
+    if results.ok:
+        return OK
+    broken = all(cell.as_predicted or cell.verdict is Mark.INCONCLUSIVE for cell in results.cells)
+    return BROKEN if broken else NOT_AS_PREDICTED
 
 
 def _up(arguments: argparse.Namespace) -> int:
