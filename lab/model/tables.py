@@ -127,6 +127,15 @@ class Table:
             raise self.error(key, f"must be true or false, not {_kind(value)}")
         return value
 
+    def whole(self, key: str, least: int, most: int, default: int) -> int:
+        """A whole number between bounds."""
+        value = self.values.get(key, default)
+        if type(value) is not int:
+            raise self.error(key, f"must be a whole number, not {_kind(value)}")
+        if not least <= value <= most:
+            raise self.error(key, f"allowed: {least} to {most}")
+        return value
+
     def choice(
         self,
         key: str,

@@ -17,28 +17,34 @@ name or value is one line with its place; the punch matrix makes its own (`lab.m
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from lab.errors import TopologyError
+from lab.model import lans, placing
+from lab.model.firewall import Firewall, read_firewall
+from lab.model.impairment import Link
+from lab.model.link_keys import read_distances, read_link, read_region
 from lab.model.nat import Nat
 from lab.model.nat_keys import read_nat
 from lab.model.tables import Table, closest, read
 
-INTERNET: Final = "internet"
-"`at` of a peer that is behind no NAT"
+INTERNET: Final = placing.INTERNET
+"`at` of a peer or a router that is behind no router"
 IMPLS: Final = ("own",)
 ROLES: Final = ("peer", "relay")
 MAX_NEIGHBOURS: Final = 250
 "routers and public peers together; each has a network of its own in 11.0.0.0/16"
-MAX_HOSTS: Final = 200
-"peers behind one router"
+MAX_HOSTS: Final = lans.MAX_HOSTS
+"peers and routers on one LAN"
 MAX_FILE: Final = 256 * 1024
 "bytes of a topology file"
+
+PORT: Final = 4001
+"where a peer listens that does not say"
 
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,14}")
 "of a router or a peer: an interface of the core is called so, and Linux has 15 bytes for that"
@@ -46,12 +52,8 @@ TITLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 "of a topology: part of the name of a run's folder"
 RESERVED: Final = frozenset({INTERNET, "core", "lab", "lo", "all", "default"})
 
-ROUTER_KEYS_LATER: Final[Mapping[str, str]] = MappingProxyType(
-    {"link": "links are not shaped in this version; leave the key out, packets pass without delay or loss"}
-)
 PEER_KEYS_LATER: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "link": "links are not shaped in this version; leave the key out, packets pass without delay or loss",
         "run": "every peer runs as a process in this version; leave the key out",
     }
 )
@@ -59,7 +61,7 @@ PEER_KEYS_LATER: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """A NAT between one LAN and the internet."""
+    """A NAT between one LAN and the internet, or another router's LAN."""
 
     name: str
     nat: Nat
@@ -67,6 +69,16 @@ class Router:
     "the name its NAT was given by, if it was"
     line: int = 0
     "where in the topology file; 0: it has none"
+    link: Link | None = None
+    "its uplink; None: ideal"
+    link_preset: str | None = None
+    region: str | None = None
+    at: str = INTERNET
+    "the router on whose LAN it is, or `internet`"
+    lan: str = lans.HOME_LAN
+    "the prefix of its own LAN"
+    firewall: Firewall | None = None
+    "what it lets out; None: everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +92,12 @@ class Peer:
     role: str = "peer"
     "peer or relay"
     line: int = 0
+    link: Link | None = None
+    "only if it is public; None: ideal"
+    link_preset: str | None = None
+    region: str | None = None
+    port: int = PORT
+    "where it listens"
 
     @property
     def public(self) -> bool:
@@ -99,6 +117,8 @@ class Topology:
     "the file it came from"
     text: str = ""
     "what that file said, or would say"
+    distances: tuple[tuple[str, str, float], ...] = ()
+    "seconds one way from region to region"
 
     def router(self, name: str) -> Router:
         """The router of that name; KeyError if there is none."""
@@ -114,10 +134,25 @@ class Topology:
                 return peer
         raise KeyError(name)
 
+    def routers_of(self, peer: str) -> tuple[Router, ...]:
+        """The routers in front of a peer, the nearest first; KeyError if there is no such peer."""
+        return self._up(self.peer(peer).at)
+
+    def above(self, router: Router) -> tuple[Router, ...]:
+        """The routers that a router is behind, the nearest first."""
+        return self._up(router.at)
+
     def nat_of(self, peer: str) -> Nat | None:
-        """The NAT in front of a peer; None if it is on the internet."""
+        """The NAT next to a peer; None if it is on the internet."""
         at = self.peer(peer).at
         return None if at == INTERNET else self.router(at).nat
+
+    def _up(self, at: str) -> tuple[Router, ...]:
+        routers: list[Router] = []
+        while at != INTERNET:
+            routers.append(self.router(at))
+            at = routers[-1].at
+        return tuple(routers)
 
 
 def load(path: Path | str) -> Topology:
@@ -141,7 +176,7 @@ def load(path: Path | str) -> Topology:
 def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     """The topology of a TOML text; TopologyError names the file, the line, the table and what is allowed."""
     top = read(text.replace("\r\n", "\n"), filename)
-    top.check_keys(("name", "summary", "router", "peer"))
+    top.check_keys(("name", "summary", "router", "peer", "region"))
     name = top.text("name", '"two-homes"')
     if not TITLE.fullmatch(name):
         raise top.error("name", "must be 1 to 64 letters, digits, dots, hyphens and underscores")
@@ -150,10 +185,21 @@ def parse(text: str, filename: str, path: Path | None = None) -> Topology:
         raise top.error("summary", "must be one line of text")
     tables = {kind: top.tables(kind) for kind in ("router", "peer")}
     _check_names(tables["router"], tables["peer"])
-    routers = tuple(_router(name, table) for name, table in tables["router"])
-    peers = tuple(_peer(name, table, [router.name for router in routers]) for name, table in tables["peer"])
-    _check_sizes(top, tables["router"], peers)
-    return Topology(name, summary, routers, peers, path, text)
+    distances, regions = _regions(top.tables("region"))
+    routers = tuple(_router(name, table, regions) for name, table in tables["router"])
+    peers = tuple(_peer(name, table, [router.name for router in routers], regions) for name, table in tables["peer"])
+    places = placing.read_places(tables["router"], tables["peer"])
+    routers = tuple(replace(router, at=places[router.name].at, lan=places[router.name].lan) for router in routers)
+    _check_sizes(top, routers, peers)
+    return Topology(name, summary, routers, peers, path, text, distances)
+
+
+def _regions(tables: list[tuple[str, Table]]) -> tuple[tuple[tuple[str, str, float], ...], list[str]]:
+    for name, table in tables:
+        if not NAME.fullmatch(name):
+            rule = "must begin with a letter and have 1 to 15 lower-case letters, digits and hyphens"
+            raise table.error(None, f"the name {rule}")
+    return read_distances(tables), [name for name, _ in tables]
 
 
 def _check_names(routers: list[tuple[str, Table]], peers: list[tuple[str, Table]]) -> None:
@@ -171,38 +217,42 @@ def _check_names(routers: list[tuple[str, Table]], peers: list[tuple[str, Table]
         taken[name] = table
 
 
-def _router(name: str, table: Table) -> Router:
-    table.check_keys(("nat",), ROUTER_KEYS_LATER)
+def _router(name: str, table: Table, regions: list[str]) -> Router:
+    table.check_keys(("nat", "at", "lan", "firewall", "link", "region"))
     nat, preset = read_nat(table)
-    return Router(name, nat, preset, table.line)
+    link, link_preset = read_link(table)
+    region = read_region(table, regions)
+    return Router(name, nat, preset, table.line, link, link_preset, region, firewall=read_firewall(table))
 
 
-def _peer(name: str, table: Table, routers: list[str]) -> Peer:
-    table.check_keys(("at", "impl", "role"), PEER_KEYS_LATER)
+def _peer(name: str, table: Table, routers: list[str], regions: list[str]) -> Peer:
+    table.check_keys(("at", "impl", "role", "port", "link", "region"), PEER_KEYS_LATER)
     places = f"routers: {', '.join(routers)}, or {INTERNET!r}" if routers else f"there are none, only {INTERNET!r}"
     if "at" not in table.values:
         raise table.error("at", f"there is none; {places}")
     at = table.text("at", f'"{INTERNET}"')
     if at not in (*routers, INTERNET):
         raise table.error("at", f"no such router{closest(at, [*routers, INTERNET])}; {places}")
+    for key in ("link", "region"):
+        if at != INTERNET and key in table.values:
+            raise table.error(key, f"a peer behind a router has that of its router; put it into [router.{at}]")
+    link, link_preset = read_link(table)
     return Peer(
         name,
         at,
         table.choice("impl", IMPLS, IMPLS[0], "no adapter for it in this version"),
         table.choice("role", ROLES, ROLES[0]),
         table.line,
+        link,
+        link_preset,
+        read_region(table, regions),
+        table.whole("port", 1, 65535, PORT),
     )
 
 
-def _check_sizes(top: Table, routers: list[tuple[str, Table]], peers: tuple[Peer, ...]) -> None:
+def _check_sizes(top: Table, routers: tuple[Router, ...], peers: tuple[Peer, ...]) -> None:
     if not peers:
         raise top.error(None, 'no peers; add [peer.NAME] with at = "internet" or a router')
-    hosts = Counter(peer.at for peer in peers)
-    for name, table in routers:
-        if name not in hosts:
-            raise table.error(None, f"no peer is behind it; give one at = {name!r}, or leave the router out")
-        if hosts[name] > MAX_HOSTS:
-            raise table.error(None, f"{hosts[name]} peers are behind it; allowed: {MAX_HOSTS}")
-    neighbours = len(routers) + hosts[INTERNET]
+    neighbours = [*(router.at for router in routers), *(peer.at for peer in peers)].count(INTERNET)
     if neighbours > MAX_NEIGHBOURS:
         raise top.error(None, f"{neighbours} routers and public peers; allowed: {MAX_NEIGHBOURS} together")

@@ -1,7 +1,7 @@
 """A topology made exact: spaces, cables, addresses, routes, rules. Same topology and seed, same plan; no IO.
 
-One core forwards between networks of its own making; every router and every public peer is its neighbour, every other
-peer is a host on its router's bridge (`lab.plan.addressing` draws it).
+One core forwards between networks of its own making; every router and every public peer is its neighbour. Everything
+else is on the bridge of the router that it is behind (`lab.plan.addressing` draws it).
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from lab.model import lans
 from lab.model.nat import Nat
-from lab.model.topology import Peer, Router, Topology
+from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.plan import addressing, names
+from lab.plan.firewall import firewall_rules
 from lab.plan.plan import Cable, Capture, Launch, Plan, Port, Route, RouterPlan, RuleSet, Space, SpaceKind
 from lab.plan.ruleset import POOL_BASES, ruleset
 
 _T = TypeVar("_T")
 Sysctls = tuple[tuple[str, str], ...]
-
 QUIET: Final[Sysctls] = (
     # The lab is IPv4; without this every link would have a second, unfiltered way across it.
     ("ipv6/conf/all/disable_ipv6", "1"),
@@ -51,17 +52,11 @@ TCP_LIFETIMES: Final = {
 
 def build(topology: Topology, seed: int) -> Plan:
     """The plan of a topology that `lab.model` has checked."""
-    routers = [_Neighbour(index, router.name) for index, router in enumerate(topology.routers, 1)]
-    publics = [peer for peer in topology.peers if peer.public]
-    public = [_Neighbour(index, peer.name) for index, peer in enumerate(publics, len(routers) + 1)]
-    homes = [
-        _home(router, neighbour, [peer for peer in topology.peers if peer.at == router.name], seed)
-        for router, neighbour in zip(topology.routers, routers, strict=True)
-    ]
-    outside = [_outside(neighbour, seed) for neighbour in public]
+    sockets = _sockets(topology)
+    homes = [_home(topology, router, sockets, seed) for router in topology.routers]
+    outside = [_host(peer.name, sockets[peer.name], seed) for peer in topology.peers if peer.public]
     parts = [*homes, *outside]
     vantages = tuple(f"{address}/32" for address in addressing.VANTAGES)
-    addresses = {name: address for part in parts for name, address in part.addresses}
     return Plan(
         topology=topology.name,
         seed=seed,
@@ -71,104 +66,145 @@ def build(topology: Topology, seed: int) -> Plan:
         routes=_flat(part.routes for part in parts),
         rules=_flat(part.rules for part in parts),
         routers=_flat(part.routers for part in parts),
-        launches=tuple(_launch(peer, addresses[peer.name]) for peer in topology.peers),
+        launches=tuple(_launch(topology, peer, sockets[peer.name].address) for peer in topology.peers),
         captures=_flat(part.captures for part in parts),
         vantages=addressing.VANTAGES,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Neighbour:
-    """Somebody with a cable to the core."""
+class _Socket:
+    """Where somebody's one cable outwards goes: to a port of the core, or into a router's LAN."""
 
-    number: int
-    name: str
+    space: str
+    port: str
+    bridge: str | None
+    gateway: str
+    address: str
+    "of who is plugged in"
+    length: int
 
-    @property
-    def address(self) -> str:
-        return addressing.neighbour_side(self.number)
+    def cable(self, name: str, port: str, seed: int) -> Cable:
+        """The cable between the socket and that port of `name`."""
+        held = () if self.bridge else (f"{self.gateway}/{self.length}",)
+        here = Port(self.space, self.port, held, self.bridge, names.mac(seed, self.space, self.port))
+        there = Port(name, port, (f"{self.address}/{self.length}",), mac=names.mac(seed, name, port))
+        return Cable(here, there)
 
-    @property
-    def gateway(self) -> str:
-        return addressing.core_side(self.number)
 
-    def cable(self, port: str, seed: int) -> Cable:
-        core = Port(names.CORE, self.name, (f"{self.gateway}/24",), mac=names.mac(seed, names.CORE, self.name))
-        return Cable(core, Port(self.name, port, (f"{self.address}/24",), mac=names.mac(seed, self.name, port)))
+def _sockets(topology: Topology) -> dict[str, _Socket]:
+    """The socket of every router, every peer and every probe's host, by name."""
+    outer = [router.name for router in topology.routers if router.at == INTERNET]
+    publics = [peer.name for peer in topology.peers if peer.public]
+    sockets = {
+        name: _Socket(
+            names.CORE, name, None, addressing.core_side(number), addressing.neighbour_side(number), length=24
+        )
+        for number, name in enumerate([*outer, *publics], 1)
+    }
+    for router in topology.routers:
+        gateway, length = lans.gateway(router.lan), lans.length(router.lan)
+        for index, name in enumerate([*_hosts(topology, router), *_inner(topology, router)]):
+            address = lans.host(router.lan, index)
+            sockets[name] = _Socket(router.name, names.lan_port(index), names.LAN, gateway, address, length)
+    return sockets
+
+
+def _hosts(topology: Topology, router: Router) -> tuple[str, ...]:
+    """The hosts next to a router: its peers, or hosts to probe it from where there are only routers."""
+    peers = tuple(peer.name for peer in topology.peers if peer.at == router.name)
+    return peers or names.probe_hosts(router.name)
+
+
+def _inner(topology: Topology, router: Router) -> tuple[str, ...]:
+    return tuple(other.name for other in topology.routers if other.at == router.name)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one neighbour of the core adds to a plan."""
+    """What one router with its hosts, or one public peer, adds to a plan."""
 
     spaces: tuple[Space, ...]
     cables: tuple[Cable, ...]
     routes: tuple[Route, ...]
     captures: tuple[Capture, ...]
-    addresses: tuple[tuple[str, str], ...]
-    "host and its own address"
     loose: tuple[Port, ...] = ()
     rules: tuple[RuleSet, ...] = ()
     routers: tuple[RouterPlan, ...] = ()
 
 
-def _home(router: Router, neighbour: _Neighbour, peers: list[Peer], seed: int) -> _Part:
+def _home(topology: Topology, router: Router, sockets: dict[str, _Socket], seed: int) -> _Part:
     """A router, its LAN and the hosts on it."""
-    hosts = [(peer.name, addressing.lan_host(index)) for index, peer in enumerate(peers)]
+    socket = sockets[router.name]
+    hosts = [_host(name, sockets[name], seed) for name in _hosts(topology, router)]
+    plan = _router_plan(topology, router, socket)
     base = random.Random(f"{seed}/{router.name}").choice(POOL_BASES)
     bridge = Port(
-        router.name, names.LAN, (f"{addressing.LAN_GATEWAY}/24",), mac=names.mac(seed, router.name, names.LAN)
+        router.name,
+        names.LAN,
+        (f"{plan.gateway}/{lans.length(plan.lan)}",),
+        mac=names.mac(seed, router.name, names.LAN),
     )
+    rules = [RuleSet(router.name, ruleset(router.nat, socket.address, base))]
+    if router.firewall is not None:
+        rules.append(RuleSet(router.name, firewall_rules(router.firewall)))
     return _Part(
         spaces=(
             Space(router.name, SpaceKind.ROUTER, (names.LAN,), (*FORWARDING, *_nat_sysctls(router.nat))),
-            *(Space(host, SpaceKind.HOST, sysctls=QUIET) for host, _ in hosts),
+            *_flat(host.spaces for host in hosts),
         ),
-        loose=(bridge,),
-        cables=(
-            neighbour.cable(names.WAN, seed),
-            *(_plug(router.name, index, host, address, seed) for index, (host, address) in enumerate(hosts)),
-        ),
+        loose=(bridge, *_vantages(topology, router)),
+        cables=(socket.cable(router.name, names.WAN, seed), *_flat(host.cables for host in hosts)),
         routes=(
-            Route(router.name, "default", neighbour.gateway, names.WAN),
-            *(Route(host, "default", addressing.LAN_GATEWAY, names.ETH) for host, _ in hosts),
+            Route(router.name, "default", socket.gateway, names.WAN),
+            *_flat(host.routes for host in hosts),
         ),
-        rules=(RuleSet(router.name, ruleset(router.nat, neighbour.address, base)),),
-        routers=(
-            RouterPlan(
-                name=router.name,
-                nat=router.nat,
-                wan=neighbour.address,
-                lan=addressing.LAN_PREFIX,
-                gateway=addressing.LAN_GATEWAY,
-                hosts=tuple(host for host, _ in hosts),
-            ),
-        ),
+        rules=tuple(rules),
+        routers=(plan,),
         captures=(
             _capture(router.name, names.WAN),
             _capture(router.name, names.LAN),
-            *(_capture(host, names.ETH) for host, _ in hosts),
+            *_flat(host.captures for host in hosts),
         ),
-        addresses=tuple(hosts),
     )
 
 
-def _outside(neighbour: _Neighbour, seed: int) -> _Part:
-    """A host that is on the internet itself."""
+def _router_plan(topology: Topology, router: Router, socket: _Socket) -> RouterPlan:
+    above = topology.above(router)
+    return RouterPlan(
+        name=router.name,
+        nat=router.nat,
+        wan=socket.address,
+        lan=router.lan,
+        gateway=lans.gateway(router.lan),
+        hosts=_hosts(topology, router),
+        inner=_inner(topology, router),
+        above=tuple(outer.name for outer in above),
+        outside=socket.space,
+        vantages=_vantages_of(topology, above[0]) if above else addressing.VANTAGES,
+        firewall=router.firewall,
+    )
+
+
+def _vantages(topology: Topology, router: Router) -> tuple[Port, ...]:
+    """The addresses from which the routers behind this one are probed, if there are any."""
+    if not _inner(topology, router):
+        return ()
+    addresses = tuple(f"{address}/32" for address in _vantages_of(topology, router))
+    return (Port(router.name, names.LOOPBACK, addresses),)
+
+
+def _vantages_of(topology: Topology, router: Router) -> tuple[str, str]:
+    return addressing.carrier_vantages(topology.routers.index(router) + 1)
+
+
+def _host(name: str, socket: _Socket, seed: int) -> _Part:
+    """A host with one cable."""
     return _Part(
-        spaces=(Space(neighbour.name, SpaceKind.HOST, sysctls=QUIET),),
-        cables=(neighbour.cable(names.ETH, seed),),
-        routes=(Route(neighbour.name, "default", neighbour.gateway, names.ETH),),
-        captures=(_capture(neighbour.name, names.ETH),),
-        addresses=((neighbour.name, neighbour.address),),
-    )
-
-
-def _plug(router: str, index: int, host: str, address: str, seed: int) -> Cable:
-    port = names.lan_port(index)
-    return Cable(
-        Port(router, port, bridge=names.LAN, mac=names.mac(seed, router, port)),
-        Port(host, names.ETH, (f"{address}/24",), mac=names.mac(seed, host, names.ETH)),
+        spaces=(Space(name, SpaceKind.HOST, sysctls=QUIET),),
+        cables=(socket.cable(name, names.ETH, seed),),
+        routes=(Route(name, "default", socket.gateway, names.ETH),),
+        captures=() if names.is_probe_host(name) else (_capture(name, names.ETH),),
     )
 
 
@@ -189,14 +225,17 @@ def _capture(space: str, port: str) -> Capture:
     return Capture(space, port, names.capture(space, port))
 
 
-def _launch(peer: Peer, address: str) -> Launch:
+def _launch(topology: Topology, peer: Peer, address: str) -> Launch:
+    routers = tuple(router.name for router in topology.routers_of(peer.name))
     return Launch(
         peer=peer.name,
         space=peer.name,
         address=address,
         impl=peer.impl,
         role=peer.role,
-        router=None if peer.public else peer.at,
+        router=routers[0] if routers else None,
+        routers=routers,
+        port=peer.port,
     )
 
 

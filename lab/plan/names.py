@@ -15,11 +15,22 @@ LAN: Final = "lan"
 ETH: Final = "eth0"
 LOOPBACK: Final = "lo"
 TABLE: Final = "punchlab"
+FIREWALL_TABLE: Final = "punchlab-wall"
 
 
 def lan_port(index: int) -> str:
-    """The port of a router's bridge that its host number `index` is plugged into."""
+    """The port of a router's bridge that number `index` of what is on its LAN is plugged into."""
     return f"{LAN}{index}"
+
+
+def probe_hosts(router: str) -> tuple[str, str]:
+    """The spaces from which a router is probed that has no peers next to it; no router or peer can be called so."""
+    return f"{router}.a", f"{router}.b"
+
+
+def is_probe_host(space: str) -> bool:
+    """Whether a space is one of those."""
+    return "." in space
 
 
 def capture(space: str, port: str) -> str:

@@ -10,13 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from lab.model.firewall import Firewall
 from lab.model.nat import Nat
+from lab.plan.shaping import NOT_SHAPED, Shaping
 
 
 class SpaceKind(Enum):
     CORE = "core"
     ROUTER = "router"
     HOST = "host"
+    "a peer, or what a NAT is probed from that has only routers behind it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Port:
     bridge: str | None = None
     "the bridge of the same space that it is plugged into"
     mac: str | None = None
+    mtu: int | None = None
+    "None: Ethernet's 1500"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +85,22 @@ class RouterPlan:
     name: str
     nat: Nat
     wan: str
-    "its public address, without prefix length"
+    "its outer address, without prefix length: public, or on the LAN of the router that it is behind"
     lan: str
     "the LAN's prefix, `192.168.1.0/24`"
     gateway: str
     "its own address on the LAN"
     hosts: tuple[str, ...]
-    "the spaces on its LAN"
+    "the spaces on its LAN that it can be probed from; its peers, if it has any"
+    inner: tuple[str, ...]
+    "the routers on its LAN"
+    above: tuple[str, ...]
+    "the routers that it is behind, the nearest first"
+    outside: str
+    "the space next to its WAN: the core, or the router that it is behind"
+    vantages: tuple[str, str]
+    "two addresses of that space from which it is probed"
+    firewall: Firewall | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +116,9 @@ class Launch:
     role: str
     "peer or relay"
     router: str | None
-    "the router it is behind; None: it is on the internet"
+    "the router it is next to; None: it is on the internet"
+    routers: tuple[str, ...]
+    "all that it is behind, the nearest first"
     port: int = 4001
 
 
@@ -132,4 +148,5 @@ class Plan:
     launches: tuple[Launch, ...]
     captures: tuple[Capture, ...]
     vantages: tuple[str, str]
-    "two addresses of the core from which NATs are probed"
+    "two addresses of the core from which routers on the internet are probed"
+    shaping: Shaping = NOT_SHAPED
