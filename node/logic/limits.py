@@ -28,7 +28,7 @@ CONNECTIONS = Bound(total=512, each=8)
 UPGRADING = Bound(total=128, each=32)
 """Inbound connections that have not proved who they are, and those from one IP address."""
 NEGOTIATING = Bound(total=1024, each=128)
-"""Inbound streams without a protocol yet, and those on one connection."""
+"""Inbound streams without a protocol yet, and those of one peer."""
 STREAMS = Bound(total=512, each=64)
 """Inbound streams of one protocol, and those of one peer, where `STREAMS_OF` says nothing else."""
 STREAMS_OF = {

@@ -167,7 +167,7 @@ class Connection:
         return Stream(inner, protocol, self, Direction.OUTBOUND)
 
     def _accept(self, raw: MuxedStream) -> None:
-        if not self._handlers.negotiating.take(self):
+        if not self._handlers.negotiating.take(self.peer):
             raw.reset()
             return
         self._tasks.spawn(self._serve(raw), f"stream {raw.id} of {self.peer}")
@@ -176,7 +176,7 @@ class Connection:
         try:
             stream = await self._negotiate(raw)
         finally:
-            self._handlers.negotiating.give(self)
+            self._handlers.negotiating.give(self.peer)
         if stream is not None:
             await self._handle(stream)
 

@@ -31,7 +31,7 @@ class Handlers:
         self.streams = StreamBudgets()
         """Taken per protocol by peer."""
         self.negotiating = Budget(NEGOTIATING)
-        """Taken by connection."""
+        """Taken by peer: were it by connection, one peer could take all with a few of them."""
 
     def add(self, protocol: str, handler: Handler, *, limited: bool) -> None:
         """Serve `protocol`; ValueError when it is served already."""
