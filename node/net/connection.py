@@ -252,6 +252,11 @@ class Connection:
         """True from the moment the connection can no longer be used."""
         return self._why is not None or self._muxed.is_closed
 
+    @property
+    def is_leaving(self) -> bool:
+        """True from the moment no stream of ours can be opened, although those that are open may go on."""
+        return self.is_closed or self._muxed.is_leaving
+
     def __repr__(self) -> str:
         state = f"closed: {self._why}" if self._why is not None else self.path.value
         return f"<Connection {self.direction.value} {self.peer} {self.remote} {state}>"

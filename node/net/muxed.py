@@ -82,6 +82,11 @@ class Muxed:
         return self._closed
 
     @property
+    def is_leaving(self) -> bool:
+        """True from the moment the peer takes no more streams of ours; it may let the open ones go on for long."""
+        return self._closed or self._peer_code is not None
+
+    @property
     def streams(self) -> int:
         """How many streams have not ended in both directions."""
         return len(self._streams)

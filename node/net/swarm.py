@@ -290,8 +290,8 @@ class Swarm:
         return next(iter(self.by_preference(peer)), None)
 
     def by_preference(self, peer: PeerId) -> list[Connection]:
-        """The connections to one peer, best first, as `best` judges them."""
-        usable = [each for each in self._connections.get(peer, ()) if not each.is_closed]
+        """The connections to one peer on which streams can be opened, best first, as `best` judges them."""
+        usable = [each for each in self._connections.get(peer, ()) if not each.is_leaving]
         return sorted(usable, key=lambda each: (each.path is Path.RELAYED, each.limited, each.opened_at))
 
     def on_connected(self, callback: Callable[[Connection], None]) -> Unsubscribe:

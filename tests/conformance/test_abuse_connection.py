@@ -42,6 +42,7 @@ from tests.support.hostile import (
     read_noise_message,
     rest,
     session,
+    stranger,
     wire,
 )
 from tests.support.hosts import addr_of, run
@@ -449,6 +450,21 @@ def test_a_peer_that_takes_leave_is_still_served_and_opens_no_way_for_ours() -> 
             await mallory.until(Kind.DATA, 1)
             with pytest.raises(ConnectionClosed):
                 await connection.new_stream(["/echo/1.0.0"])
+
+    run(main)
+
+
+def test_a_peer_that_took_leave_and_lingers_can_be_dialled_anew() -> None:
+    async def main() -> None:
+        async with arena() as node:
+            key = PrivateKey.generate()
+            async with session(node.victim, key) as lingering:
+                await lingering.send(pack(Kind.GO_AWAY, 0, 0, 0))
+                await lingering.still_answers()
+                assert node.victim.swarm.best(key.peer_id()) is None
+                async with stranger(node.victim, key) as again:
+                    await again.muxed.ping()
+                    assert node.victim.swarm.best(key.peer_id()) is not None
 
     run(main)
 
