@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 from typing import Final
 
+from lab.model.switch import lan_table
 from lab.model.tables import Table
 
 HOME_LAN: Final = "192.168.1.0/24"
@@ -37,16 +38,18 @@ def default_lan(layer: int, carrier: bool) -> str:
 
 
 def read_lan(table: Table, default: str) -> str:
-    """The key `lan` of a router's table."""
-    text = table.text("lan", f'"{HOME_LAN}"', default)
+    """The prefix in the key `lan` of a router's table: its text, or the key `prefix` where it is a table itself."""
+    inner = lan_table(table)
+    table, key = (table, "lan") if inner is None else (inner, "prefix")
+    text = table.text(key, f'"{HOME_LAN}"', default)
     try:
         lan = IPv4Network(text)
     except ValueError as error:
-        raise table.error("lan", f"not a network: {error}; such as {HOME_LAN!r}") from None
+        raise table.error(key, f"not a network: {error}; such as {HOME_LAN!r}") from None
     if not any(lan.subnet_of(IPv4Network(prefix)) for prefix in PRIVATE):
-        raise table.error("lan", f"not a private network; allowed: parts of {', '.join(PRIVATE)}")
+        raise table.error(key, f"not a private network; allowed: parts of {', '.join(PRIVATE)}")
     if not SHORTEST <= lan.prefixlen <= LONGEST:
-        raise table.error("lan", f"its prefix has {lan.prefixlen} bits; allowed: /{SHORTEST} to /{LONGEST}")
+        raise table.error(key, f"its prefix has {lan.prefixlen} bits; allowed: /{SHORTEST} to /{LONGEST}")
     return str(lan)
 
 

@@ -30,6 +30,7 @@ from lab.model.impairment import Link
 from lab.model.link_keys import read_distances, read_link, read_region
 from lab.model.nat import Nat
 from lab.model.nat_keys import read_nat
+from lab.model.switch import PLAIN, Switch, read_switches
 from lab.model.tables import Table, closest, read
 
 INTERNET: Final = placing.INTERNET
@@ -79,6 +80,8 @@ class Router:
     "the prefix of its own LAN"
     firewall: Firewall | None = None
     "what it lets out; None: everything"
+    switch: Switch = PLAIN
+    "what its LAN does with multicast, and between hosts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,8 @@ def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     peers = tuple(_peer(name, table, [router.name for router in routers], regions) for name, table in tables["peer"])
     places = placing.read_places(tables["router"], tables["peer"])
     routers = tuple(replace(router, at=places[router.name].at, lan=places[router.name].lan) for router in routers)
+    switches = read_switches(tables["router"])
+    routers = tuple(replace(router, switch=switches[router.name]) for router in routers)
     _check_sizes(top, routers, peers)
     return Topology(name, summary, routers, peers, path, text, distances)
 
