@@ -47,7 +47,7 @@ def lets_in(listener: Stack, dialer: Stack) -> bool:
     Not the same as asking the composite: an inner NAT that is strict and keeps its port lets in whom it has written to
     even if an outer one moves, as long as that one is open to everybody.
     """
-    return all(punch.lets_in(nat, composite(dialer)) for nat in _as_reached(listener))
+    return all(punch.lets_in(nat, composite(dialer)) for nat in as_reached(listener))
 
 
 def keeps_its_port(stack: Stack) -> bool:
@@ -65,10 +65,10 @@ def can_hairpin(one: Stack, other: Stack) -> bool:
 
     Only that NAT turns packets around; those further in see packets that come from outside like any other.
     """
-    return one[-1].hairpin and can_punch(one, other)
+    return bool(one[-1].hairpin) and can_punch(one, other)
 
 
-def _as_reached(stack: Stack) -> Iterator[Nat]:
+def as_reached(stack: Stack) -> Iterator[Nat]:
     """Each NAT with the mapping of what is behind it: what it permits, it permits to the port it was written from."""
     for depth, nat in enumerate(stack, 1):
         yield replace(nat, mapping=_strictest(_MAPPINGS, (inner.mapping for inner in stack[:depth])))

@@ -1,11 +1,13 @@
 """What the wire says of one pair of peers: is there a direct flow between them, how did it begin, what was in its way?
 
 A flow is direct if every recorder between the two peers saw it carry payload both ways: their own interfaces and the
-public side of each NAT. A relayed connection ends at the relay and another one begins there, so it never passes.
+outer side of each NAT. A relayed connection ends at the relay and another one begins there, so it never passes.
 
     alice/eth0 ── home-a/lan ── home-a/wan ──(core)── home-b/wan ── home-b/lan ── bob/eth0        over the internet
     alice/eth0 ── bob/eth0                                                                        on one LAN
     alice/eth0 ── home-a/lan ── (home-a) ── home-a/lan ── bob/eth0                                hairpin (RFC 4787 §6)
+    alice/eth0 ── home-a/wan ── isp/lan ── (isp) ── isp/lan ── home-b/wan ── bob/eth0             the same, at a CGN
+    alice/eth0 ── home-a/wan ── carol/eth0                                                        carol is on isp's LAN
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ class Way(Enum):
     INTERNET = "over the internet"
     LAN = "on their LAN"
     HAIRPIN = "through their own NAT and back"
+    WITHIN = "within the network of a router that both are behind"
 
 
 class Opening(Enum):
@@ -87,7 +90,7 @@ class Pair:
         self._wire = wire
         self._first, self._second = first, second
         self._recorded = frozenset(capture.name for capture in plan.captures)
-        self._public = {router.name: router.wan for router in plan.routers}
+        self._wan = {router.name: router.wan for router in plan.routers}
 
     def direct_flow(self, after: float = -inf, before: float = inf) -> DirectFlow | None:
         """The flow that carried payload both ways within `after <= at < before`; the earliest of several."""
@@ -107,7 +110,7 @@ class Pair:
     def _judge(self, near: Flow, after: float, before: float) -> DirectFlow | None:
         """A flow at the first peer's interface, if it is direct."""
         ours, theirs = (near.a, near.b) if near.a.address == self._first.address else (near.b, near.a)
-        if ours.address != self._first.address or theirs.address not in self._addresses(self._second, self._first):
+        if ours.address != self._first.address or theirs.address not in self._reachable(self._second, self._first):
             return None
         way, needed = self._way(theirs)
         along = self._wire.along(near)
@@ -127,12 +130,14 @@ class Pair:
     def _way(self, theirs: Endpoint) -> tuple[Way, frozenset[str]]:
         """Where a flow to that endpoint runs, and which recorders must have seen it."""
         hosts = {_eth(self._first), _eth(self._second)}
-        if self._first.router is None or self._first.router != self._second.router:
-            nats = {wan_of(peer.router) for peer in (self._first, self._second) if peer.router is not None}
+        turn = self._reachable(self._second, self._first)[theirs.address]
+        common = turn if turn is not None else _outermost_common(self._first, self._second)
+        nats = {wan_of(router) for peer in (self._first, self._second) for router in _below(peer, common)}
+        if common is None:
             return Way.INTERNET, self._recorded & (hosts | nats)
-        if theirs.address == self._second.address:
-            return Way.LAN, self._recorded & hosts
-        return Way.HAIRPIN, self._recorded & (hosts | {lan_of(self._first.router)})
+        if turn is None:
+            return Way.HAIRPIN, self._recorded & (hosts | nats | {lan_of(common)})
+        return (Way.WITHIN if nats else Way.LAN), self._recorded & (hosts | nats)
 
     def _as_seen_by_second(self, far: Flow | None) -> Endpoint | None:
         if far is None:
@@ -162,7 +167,7 @@ class Pair:
         return self._second if second_unaware and there.syn < here.syn else self._first
 
     def _first_syn(self, source: Launch, target: Launch) -> float | None:
-        targets = self._addresses(target, source)
+        targets = self._reachable(target, source)
         return next(
             (
                 packet.at
@@ -179,15 +184,30 @@ class Pair:
             return False
         senders = {seen.space for seen in self._wire.sightings(packet)}
         pairs = ((self._first, self._second), (self._second, self._first))
-        return any(source.space in senders and packet.dst == self._outside(target) for source, target in pairs)
+        return any(source.space in senders and packet.dst in self._outsides(target) for source, target in pairs)
 
-    def _addresses(self, peer: Launch, seen_from: Launch) -> set[str]:
-        """Where a peer can be reached without a relay."""
-        same_lan = peer.router is not None and peer.router == seen_from.router
-        return {self._outside(peer), peer.address} if same_lan else {self._outside(peer)}
+    def _reachable(self, peer: Launch, seen_from: Launch) -> dict[str, str | None]:
+        """Where a peer can be reached without a relay, and on whose LAN that address is; None: on the internet."""
+        addresses = (peer.address, *(self._wan[router] for router in peer.routers))
+        places = (*peer.routers, None)
+        pairs = zip(addresses, places, strict=True)
+        return {address: place for address, place in pairs if place is None or place in seen_from.routers}
 
-    def _outside(self, peer: Launch) -> str:
-        return peer.address if peer.router is None else self._public[peer.router]
+    def _outsides(self, peer: Launch) -> set[str]:
+        """The addresses that stand for a peer outside its NATs, each at one of them."""
+        return {self._wan[router] for router in peer.routers} or {peer.address}
+
+
+def _outermost_common(first: Launch, second: Launch) -> str | None:
+    """The router at which a packet turns around that one sends to the address that the internet knows the other by."""
+    if first.routers and second.routers and first.routers[-1] == second.routers[-1]:
+        return first.routers[-1]
+    return None
+
+
+def _below(peer: Launch, router: str | None) -> tuple[str, ...]:
+    """The routers between a peer and one that it is behind, or the internet."""
+    return peer.routers if router is None else peer.routers[: peer.routers.index(router)]
 
 
 def _eth(peer: Launch) -> str:

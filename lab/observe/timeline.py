@@ -53,19 +53,22 @@ class Names:
         self._peers = {
             str(event.get("peer")): str(event.get("who")) for event in events if event.get("event") == "ready"
         }
-        self._public = {router.wan: router.name for router in plan.routers}
+        self._public = {router.wan: router.name for router in plan.routers if not router.above}
         self._public |= {launch.address: launch.peer for launch in plan.launches if launch.router is None}
         self._public |= dict.fromkeys(plan.vantages, "vantage")
         self._lan: dict[tuple[str | None, str], str] = {
             (launch.router, launch.address): launch.peer for launch in plan.launches if launch.router is not None
         }
         self._lan |= {(router.name, router.gateway): router.name for router in plan.routers}
+        self._lan |= {(router.above[0], router.wan): router.name for router in plan.routers if router.above}
         self._router = {launch.space: launch.router for launch in plan.launches}
+        self._above = {router.name: router.above for router in plan.routers}
 
     def of(self, endpoint: Endpoint, space: str) -> str:
         """`home-b 11.0.2.2:4001`: an endpoint as `space` knows it; LANs overlap, so it matters who asks."""
         lan = self._router.get(space, space)
-        name = self._public.get(endpoint.address) or self._lan.get((lan, endpoint.address))
+        known = (self._lan.get((at, endpoint.address)) for at in (lan, *self._above.get(lan or "", ())))
+        name = self._public.get(endpoint.address) or next(filter(None, known), None)
         return f"{name} {endpoint}" if name else str(endpoint)
 
     def in_text(self, text: str) -> str:

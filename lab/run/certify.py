@@ -1,7 +1,8 @@
 """Certify that a NAT is what it was declared to be, by measuring it: RFC 5780's tests for UDP, the same idea for TCP.
 
-The probe is independent of how the NAT is made. It has sockets on the LAN's hosts and at the two vantage addresses in
-the core, two ports each; it sends and receives, and reads no state of the router. UDP and TCP are probed at once:
+The probe is independent of how the NAT is made. It has sockets on the LAN's hosts and at the two vantage addresses next
+to the NAT's outside (in the core, or in the router that it is behind), two ports each; it sends and receives, and reads
+no state of the router. UDP and TCP are probed at once:
 
     1  fresh endpoints, one after another → A:p          which ports are allocated
        the first of them → A:q, B:p, B:q                 mapping
@@ -38,7 +39,6 @@ from lab.observe.nat import (
     expected,
 )
 from lab.plan.build import build
-from lab.plan.names import CORE
 from lab.plan.plan import Plan, RouterPlan
 from lab.run.measure import Bench, measure, spring
 from lab.run.probes import Probe, Space, UdpProbe
@@ -82,7 +82,7 @@ async def certify(network: Network, router: RouterPlan, vantages: tuple[str, str
     hosts = tuple(spaces[host] for host in router.hosts)
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_examine(probe, router, hosts, spaces[CORE], vantages, full=full))
+            group.create_task(_examine(probe, router, hosts, spaces[router.outside], vantages, full=full))
             for probe in (UdpProbe(), TcpProbe())
         ]
     udp, tcp = (task.result() for task in tasks)
@@ -131,13 +131,13 @@ async def certify_alone(plan: Plan, *, full: bool = True) -> Certificate:
 
 
 async def _examine(
-    probe: Probe, router: RouterPlan, hosts: tuple[Space, ...], core: Space, vantages: tuple[str, str], *, full: bool
+    probe: Probe, router: RouterPlan, hosts: tuple[Space, ...], outside: Space, vantages: tuple[str, str], *, full: bool
 ) -> _Findings:
     if not hosts:
         return _Findings(None, (f"{probe.protocol} was not probed: no host is on its LAN",))
     try:
         async with asyncio.timeout(LIMIT), probe:
-            bench = Bench.around(probe, hosts, router.wan, core, vantages)
+            bench = Bench.around(probe, hosts, router.wan, outside, vantages)
             observed = await measure(bench)
             traps = await spring(bench, router.nat) if full else ()
     except TimeoutError:

@@ -32,6 +32,10 @@ async def examine(lab: Lab) -> Gate:
     """Probe every NAT of the lab and look for ways around them; afterwards the NATs have forgotten the probes."""
     network, plan = lab.network, lab.plan
     found = await check(network, plan)
-    probes = [certify(network, router, plan.vantages, full=True) for router in plan.routers]
-    certificates = await asyncio.gather(*probes)
+    certificates: list[Certificate] = []
+    for layer in sorted({len(router.above) for router in plan.routers}):
+        # From the outermost inwards: a router that forgets its own probe must not disturb one behind it.
+        routers = [router for router in plan.routers if len(router.above) == layer]
+        probes = [certify(network, router, router.vantages, full=True) for router in routers]
+        certificates += await asyncio.gather(*probes)
     return Gate(tuple(certificates), tuple(found))

@@ -4,7 +4,7 @@ Tokens are sent on every way that must not exist, and every space listens to all
 ahead of its rules:
 
     around      a peer's own packet to the private address of a host on another LAN
-    straight    a frame to a router's WAN side, for a host on its LAN: UDP, and a TCP SYN
+    straight    a frame to a router's WAN side, for a host or a router on its LAN: UDP, and a TCP SYN
     unasked     the same, for the port that the peers listen on, at the router's public address
     segments    a broadcast on every segment, heard by those whom the plan puts there, and by nobody else
 
@@ -117,7 +117,7 @@ class _Check:
 
     def _try_around(self, launch: Launch) -> None:
         """From a peer's space, as the peer itself would send it."""
-        victims = [other for other in self._plan.launches if other.router not in (None, launch.router)]
+        victims = [other for other in self._plan.launches if other.router not in (None, *launch.routers)]
         with self._spaces[launch.space].socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for victim in victims:
                 way = f"a packet of {launch.peer} to {victim.address} arrives at {{}}, past {victim.router}"
@@ -129,25 +129,24 @@ class _Check:
                         raise  # no route is what the plan wants
 
     def _try_router(self, router: RouterPlan) -> None:
-        """From the core, as frames, which need no route to be handed to the router."""
-        core, wan = _link(self._plan, CORE, router.name)
-        header = _mac(self._spaces[router.name], wan.name) + _mac(self._spaces[CORE], core.name)
+        """From next to its WAN, as frames, which need no route to be handed to the router."""
+        near, wan = _link(self._plan, router.outside, router.name)
+        header = _mac(self._spaces[router.name], wan.name) + _mac(self._spaces[router.outside], near.name)
         header += struct.pack("!H", _ETH_P_IP)
-        hosts = frozenset(router.hosts)
-        source = self._plan.vantages[0]
-        targets = [
-            (launch.address, PORT, f"{router.name} routes {{kind}} from the internet straight to {{{{}}}}")
-            for launch in self._plan.launches
-            if launch.router == router.name
-        ]
-        ports = {launch.port for launch in self._plan.launches if launch.router == router.name}
+        inside = frozenset((*router.hosts, *router.inner))
+        origin = "the internet" if router.outside == CORE else router.outside
+        straight = f"{router.name} routes {{kind}} from {origin} straight to {{{{}}}}"
+        behind = [launch for launch in self._plan.launches if router.name in launch.routers]
+        addresses = {launch.address for launch in behind if launch.router == router.name}
+        addresses |= {other.wan for other in self._plan.routers if other.name in router.inner}
         unasked = f"{router.name} lets {{kind}} that nobody asked for in to {{{{}}}}"
-        targets += [(router.wan, port, unasked) for port in sorted(ports)]
+        targets = [(address, PORT, straight) for address in sorted(addresses)]
+        targets += [(router.wan, port, unasked) for port in sorted({launch.port for launch in behind})]
         for address, port, meaning in targets:
             for kind, protocol in (("UDP", _UDP), ("a TCP SYN", _TCP)):
-                token = self._token(_Attempt(hosts, meaning.format(kind=kind)))
-                frame = header + _packet(protocol, (source, PORT), (address, port), token)
-                self._wires[CORE].sendto(frame, (core.name, 0))
+                token = self._token(_Attempt(inside, meaning.format(kind=kind)))
+                frame = header + _packet(protocol, (router.vantages[0], PORT), (address, port), token)
+                self._wires[router.outside].sendto(frame, (near.name, 0))
 
     def _broadcast_everywhere(self) -> None:
         for segment in segments(self._plan):

@@ -2,6 +2,9 @@
 
 The prediction knows nothing of the run. Peers are taken to exchange public endpoints only, as DCUtR does, and to write
 to each other at about the same time; a cell that does not come out as predicted is a finding.
+
+Behind several routers all of them must let a packet in (`lab.model.layers`), and peers with the same outermost one meet
+at its outside, by hairpin. A firewall keeps packets from leaving: they open nothing and arrive nowhere.
 """
 
 from __future__ import annotations
@@ -9,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from lab.model import layers
+from lab.model.firewall import Firewall
 from lab.model.nat import Filtering, Mapping, Nat
 from lab.model.punch import can_hairpin, can_punch, keeps_its_port, lets_in
-from lab.model.topology import Topology
+from lab.model.topology import PORT, Router, Topology
 
 TRANSPORTS: Final = ("tcp", "udp")
 
@@ -22,32 +27,63 @@ class Side:
 
     peer: str
     router: str | None
-    "None: it is on the internet"
+    "the nearest; None: it is on the internet"
     nat: Nat | None
+    firewall: Firewall | None = None
+    outer: tuple[Router, ...] = ()
+    "the routers that the nearest one is behind"
+    port: int = PORT
+    "where it listens"
+
+    @property
+    def stack(self) -> layers.Stack:
+        """All NATs in front of it, the nearest first."""
+        return () if self.nat is None else (self.nat, *(router.nat for router in self.outer))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All routers in front of it, the nearest first."""
+        return () if self.router is None else (self.router, *(router.name for router in self.outer))
+
+    @property
+    def firewalls(self) -> tuple[Firewall | None, ...]:
+        """What each of them lets out."""
+        return () if self.router is None else (self.firewall, *(router.firewall for router in self.outer))
+
+    @property
+    def as_one(self) -> Side:
+        """The same with one NAT in place of all."""
+        return Side(self.peer, " behind ".join(self.names) or None, layers.composite(self.stack), port=self.port)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The path two peers should end up with."""
 
-    path: Literal["direct", "relayed"]
+    path: Literal["direct", "relayed", "none"]
     why: str
     "a sentence in plain words, without its full stop"
 
 
 def side_of(topology: Topology, peer: str) -> Side:
     """One peer's side; KeyError if there is no such peer."""
-    nat = topology.nat_of(peer)
-    return Side(peer, None if nat is None else topology.peer(peer).at, nat)
+    routers, port = topology.routers_of(peer), topology.peer(peer).port
+    if not routers:
+        return Side(peer, None, None, port=port)
+    return Side(peer, routers[0].name, routers[0].nat, routers[0].firewall, routers[1:], port)
 
 
-def predict(dialer: Side, listener: Side, transport: str) -> Prediction:
+def predict(dialer: Side, listener: Side, transport: str, relay: Side | None = None) -> Prediction:
     """The path of a connection that starts over a public relay; ValueError if the transport is not tcp or udp.
 
     It is the same for both: the rule sets treat them alike, and a TCP simultaneous open needs what a UDP punch needs.
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"no prediction for {transport}; there are {', '.join(TRANSPORTS)}")
+    if any(dialer.firewalls + listener.firewalls):
+        return _past_firewalls(dialer, listener, transport, relay.port if relay is not None else PORT)
+    if dialer.outer or listener.outer:
+        return _through_layers(dialer, listener)
     if listener.nat is None or dialer.nat is None:
         return _with_a_public_side(dialer, listener)
     if listener.router == dialer.router:
@@ -55,6 +91,75 @@ def predict(dialer: Side, listener: Side, transport: str) -> Prediction:
     if can_punch(dialer.nat, listener.nat):
         return Prediction("direct", _why_direct(dialer, dialer.nat, listener, listener.nat))
     return Prediction("relayed", _why_relayed(dialer, dialer.nat, listener, listener.nat))
+
+
+def _through_layers(dialer: Side, listener: Side) -> Prediction:
+    one, other = dialer.as_one, listener.as_one
+    if one.nat is None or other.nat is None:
+        return _with_a_public_side(dialer, listener)
+    outermost = dialer.names[-1]
+    if outermost == listener.names[-1]:
+        both = f"both are behind {outermost}, which"
+        if not dialer.stack[-1].hairpin:
+            return Prediction("relayed", f"{both} does not bring packets to its own address back in")
+        if layers.can_hairpin(dialer.stack, listener.stack):
+            return Prediction("direct", f"{both} brings packets to its own address back in, as from the internet")
+    elif layers.can_punch(dialer.stack, listener.stack):
+        if not can_punch(one.nat, other.nat):
+            return Prediction("direct", "the NATs that move the port are open to everybody, those behind them keep it")
+        return Prediction("direct", _why_direct(one, one.nat, other, other.nat))
+    return Prediction("relayed", _why_relayed(one, one.nat, other, other.nat))
+
+
+def _past_firewalls(dialer: Side, listener: Side, transport: str, relay: int) -> Prediction:
+    """Firewalls first: who cannot reach the relay reaches nobody, and what does not get out opens no port."""
+    for side in (listener, dialer):
+        wall = _wall(side, transport, relay, None)
+        if wall is not None:
+            return Prediction("none", f"{side.peer} does not reach the relay's port {relay}: {wall}")
+    common = dialer.names[-1] if dialer.names and dialer.names[-1:] == listener.names[-1:] else None
+    if common is not None and not dialer.stack[-1].hairpin:
+        return _through_layers(dialer, listener)
+    for source, target in ((dialer, listener), (listener, dialer)):
+        if _arrives(source, target, transport, common):
+            why = f"{target.names[-1]} lets in what {source.peer} sends" if target.names else "can be written to"
+            return Prediction("direct", why if target.names else f"{target.peer} is on the internet and {why}")
+    walls = (_wall(s, transport, _outer_port(t), common) for s, t in ((dialer, listener), (listener, dialer)))
+    wall = next(filter(None, walls), None)
+    if wall is None:
+        return _through_layers(dialer, listener)
+    return Prediction("relayed", f"nobody knows the other's port beforehand, and {wall}")
+
+
+def _arrives(source: Side, target: Side, transport: str, common: str | None) -> bool:
+    """Whether a packet to the target's advertised endpoint arrives, given all firewalls and NATs on the way."""
+    if _wall(source, transport, _outer_port(target), common) is not None:
+        return False
+    asked = _outer_port(source)
+    for depth, nat in enumerate(layers.as_reached(target.stack), 1):
+        written = _wall_below(target, depth, transport, asked, common) is None
+        if nat.filtering is not Filtering.ENDPOINT_INDEPENDENT and not written:
+            return False
+    return layers.lets_in(target.stack, source.stack)
+
+
+def _outer_port(side: Side) -> int | None:
+    """The port that others write to; None where a NAT chooses it."""
+    return None if side.names else side.port
+
+
+def _wall(side: Side, transport: str, port: int | None, common: str | None) -> str | None:
+    return _wall_below(side, len(side.names), transport, port, common)
+
+
+def _wall_below(side: Side, depth: int, transport: str, port: int | None, common: str | None) -> str | None:
+    """The first of the `depth` nearest firewalls that stops a new flow to a port, if it goes beyond `common`."""
+    for name, firewall in list(zip(side.names, side.firewalls, strict=True))[:depth]:
+        if name == common:
+            return None
+        if firewall is not None and not firewall.lets_out(transport, port):
+            return f"{name} {firewall}"
+    return None
 
 
 def _with_a_public_side(dialer: Side, listener: Side) -> Prediction:

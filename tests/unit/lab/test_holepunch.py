@@ -300,7 +300,9 @@ def test_an_empty_capture_has_no_facts(scene: Scenes) -> None:
 def one_home(plan: Plan) -> Plan:
     """Both peers behind home-a, bob at .11."""
     launches = tuple(
-        replace(launch, router="home-a", address="192.168.1.11") if launch.peer == "bob" else launch
+        replace(launch, router="home-a", routers=("home-a",), address="192.168.1.11")
+        if launch.peer == "bob"
+        else launch
         for launch in plan.launches
     )
     return replace(plan, launches=launches)
