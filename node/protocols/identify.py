@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from node.errors import DeadlineExceeded, DecodeError, LocalProtocolError, NegotiationError, NodeError, SecurityError
@@ -200,11 +200,13 @@ class Identify:
         while True:
             await self._news.wait()
             self._news.clear()
-            behind = [each for each in self._told if self._is_behind(each)]
-            for start in range(0, len(behind), PUSHES):
-                async with asyncio.TaskGroup() as group:
-                    for connection in behind[start : start + PUSHES]:
-                        group.create_task(self._push(connection), name=f"push to {connection.peer}")
+            await self._push_to([each for each in self._told if self._is_behind(each)])
+
+    async def _push_to(self, behind: Sequence[Connection]) -> None:
+        for start in range(0, len(behind), PUSHES):
+            async with asyncio.TaskGroup() as group:
+                for connection in behind[start : start + PUSHES]:
+                    group.create_task(self._push(connection), name=f"push to {connection.peer}")
 
     def _is_behind(self, connection: Connection) -> bool:
         """Whether the peer takes pushes, knows an older state, and has no better connection to learn of it by."""
@@ -215,6 +217,8 @@ class Identify:
         )
 
     async def _push(self, connection: Connection) -> None:
+        if connection not in self._told:  # it ended while others were pushed to
+            return
         self._told[connection] = self._generation
         try:
             stream = await connection.new_stream([PUSH_PROTOCOL], limited=True, timeout=TIMEOUT)
@@ -227,7 +231,7 @@ class Identify:
                 await stream.write(encode_frame(self._message(connection)))
                 await stream.close()
         except (NodeError, TimeoutError) as error:
-            logger.info("push to %s: %s", connection.peer, error or "too slow")
+            logger.info("push to %s: %r", connection.peer, error)
             stream.reset()
         except BaseException:
             stream.reset()
@@ -258,9 +262,11 @@ async def _receive(stream: Stream) -> Message:
     frames = LengthDelimited(MAX_MESSAGE)
     messages: list[Message] = []
     while data := await stream.read():
-        messages += [Message.from_bytes(frame) for frame in frames.receive_data(data)]
-        if len(messages) > MAX_MESSAGES:
-            raise DecodeError(f"identify in more than {MAX_MESSAGES} messages")
+        frames.feed(data)
+        while (frame := frames.next_frame()) is not None:
+            if len(messages) == MAX_MESSAGES:  # one read can bring tens of thousands of empty ones
+                raise DecodeError(f"identify in more than {MAX_MESSAGES} messages")
+            messages.append(Message.from_bytes(frame))
     frames.receive_eof()
     if not messages:
         raise DecodeError("identify stream without a message")

@@ -59,12 +59,9 @@ class Reports(logging.Handler):
         self.records.append(record)
         self._news.set()
 
-    async def error(self, kind: type[BaseException], text: str = "") -> str:
-        """Wait until an error of exactly this kind was reported whose words hold `text`; return them."""
-        while True:
-            for error in self.errors():
-                if type(error) is kind and text in str(error):
-                    return str(error)
+    async def error(self, kind: type[BaseException], text: str = "", *, times: int = 1) -> None:
+        """Wait until errors of exactly this kind whose words hold `text` were reported that many times."""
+        while sum(type(error) is kind and text in str(error) for error in self.errors()) < times:
             self._news.clear()
             await self._news.wait()
 
