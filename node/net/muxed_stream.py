@@ -15,7 +15,7 @@ from node.names.varint import Buffer
 from node.net.stream import READ_SIZE
 
 # A view keeps the whole message it is part of in memory; smaller pieces than this are copied out of it.
-_COPY_BELOW = 4096
+_COPY_BELOW = 16 * 1024
 # A read joins no more than this: malloc takes blocks of 128 KiB and more from the system and gives them back each
 # time, and the page faults cost more than further reads do.
 _MAX_JOIN = 126 * 1024
