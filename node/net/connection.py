@@ -145,12 +145,16 @@ class Connection:
 
     async def list_protocols(self, timeout: float = 10.0) -> tuple[str, ...]:
         """Ask by `ls` what the peer serves; NegotiationError when it does not tell, as go and js do not."""
-        raw = await self._muxed.open_stream()
         try:
             async with asyncio.timeout(timeout):
-                (event,) = await next_events(Lister(), raw)
+                return await self._ask_listing()
         except TimeoutError:
             raise DeadlineExceeded(f"{self.peer} did not answer `ls` in {timeout:g} s") from None
+
+    async def _ask_listing(self) -> tuple[str, ...]:
+        raw = await self._muxed.open_stream()
+        try:
+            (event,) = await next_events(Lister(), raw)
         finally:
             raw.reset()
         if not isinstance(event, Listed):
@@ -190,7 +194,7 @@ class Connection:
                     listing=lambda: handlers.listing(limited=self.limited),
                 )
         except (NodeError, TimeoutError) as error:
-            logger.debug("no protocol on stream %s of %s: %s", raw.id, self.peer, error or "too slow")
+            logger.debug("no protocol on stream %s of %s: %r", raw.id, self.peer, error)
             raw.reset()
             return None
         except BaseException:
@@ -199,6 +203,8 @@ class Connection:
         return Stream(inner, protocol, self, Direction.INBOUND)
 
     async def _handle(self, stream: Stream) -> None:
+        if self.is_closed:  # what came before the end may still be read, but who was told of the end is done with it
+            return
         handler = self._handlers.handler(stream.protocol)
         budget = self._handlers.streams.of(stream.protocol)
         if handler is None or not budget.take(self.peer):
@@ -210,7 +216,7 @@ class Connection:
             await handler(stream)
             await stream.close()
         except (NodeError, TimeoutError) as error:
-            logger.debug("%s with %s ended: %s", stream.protocol, self.peer, error or "too slow")
+            logger.debug("%s with %s ended: %r", stream.protocol, self.peer, error)
             stream.reset()
         except BaseException:
             stream.reset()
@@ -229,7 +235,7 @@ class Connection:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._muxed.close()
         except (NodeError, TimeoutError) as error:
-            logger.debug("closing %r: %s", self, error or "too slow")
+            logger.debug("closing %r: %r", self, error)
             self._muxed.raw.abort()
 
     def _ended(self, error: NodeError | None) -> None:

@@ -49,7 +49,7 @@ class Muxed:
         self._ahead = ahead
         self._loop = asyncio.get_running_loop()
         self._streams: dict[int, MuxedStream] = {}  # at most twice max_streams, as in the machine
-        self._openers: list[asyncio.Future[None]] = []
+        self._openers: list[asyncio.Future[None]] = []  # as many as `open_stream` calls are waiting
         self._pongs: dict[int, asyncio.Future[float]] = {}  # as many as `ping` calls are waiting
         self._on_stream: OnStream | None = None
         self._on_closed: OnClosed | None = None
@@ -96,7 +96,11 @@ class Muxed:
         while not self._closed and not self._machine.may_open():
             waiter = self.create_future()
             self._openers.append(waiter)
-            await waiter
+            try:
+                await waiter
+            finally:
+                if waiter in self._openers:  # given up: a peer that never acknowledges wakes nobody
+                    self._openers.remove(waiter)
         if self._closed:
             raise ConnectionClosed(f"connection to {self.remote_peer} is closed")
         stream_id = self._machine.open_stream(self._loop.time())
