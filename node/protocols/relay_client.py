@@ -211,7 +211,7 @@ class RelayClient:
                 try:
                     await self._renew_once(keeping)
                 except (NodeError, TimeoutError) as error:
-                    why = f"not renewed: {error or 'too slow'}"
+                    why = f"not renewed: {str(error) or 'too slow'}"
                     logger.info("slot at %s: %s", keeping.held.relay, why)
                     at = retry_at(expire, self._wall())
                     continue
