@@ -119,6 +119,8 @@ class Punch:
         task = self._tasks.spawn(self._prove(raw), f"upgrade of a punched {raw.remote}")
         self._upgrades.add(task)
         task.add_done_callback(self._upgrades.discard)
+        # A task that is cancelled before its first step runs nothing that could close the connection.
+        task.add_done_callback(lambda done: raw.abort() if done.cancelled() else None)
         return task
 
     async def _prove(self, raw: RawConnection) -> None:

@@ -119,15 +119,19 @@ class Swarm:
             logger.info("refused a connection from %s: too many have not proved who they are", raw.remote)
             raw.abort()
         else:
-            self._tasks.spawn(self._receive(raw), f"upgrade of {raw.remote}")
+            task = self._tasks.spawn(self._receive(raw), f"upgrade of {raw.remote}")
+            task.add_done_callback(lambda done: self._received(raw, done))
 
     async def _receive(self, raw: RawConnection) -> None:
         try:
             await self.add_inbound(raw, path=Path.DIRECT)
         except (NodeError, OSError) as error:
             logger.info("inbound %s: %s", raw.remote, error)
-        finally:
-            self._upgrading.give(raw.remote.ip)
+
+    def _received(self, raw: RawConnection, done: asyncio.Task[None]) -> None:
+        self._upgrading.give(raw.remote.ip)
+        if done.cancelled():  # perhaps before its first step, and then nothing in it can close the connection
+            raw.abort()
 
     # ── dialling ─────────────────────────────────────────────────────────────────────────────────────────────────
 
