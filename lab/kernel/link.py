@@ -88,6 +88,18 @@ class Links:
         self._link("plug into a bridge", [("IFLA_MASTER", bridge)], index=index)
 
     def add_address(self, index: int, address: str) -> None:
+    def set_bridge(self, index: int, **options: int) -> None:
+        """Change options of a bridge, those that netlink calls `IFLA_BR_…`."""
+        data = [(f"IFLA_BR_{name}", value) for name, value in options.items()]
+        kind = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": data})]
+        self._link(f"bridge options {', '.join(options)}", [("IFLA_LINKINFO", {"attrs": kind})], index=index)
+
+    def set_bridge_port(self, index: int, **options: int) -> None:
+        """Change options of a port of a bridge, those that netlink calls `IFLA_BRPORT_…`."""
+        data = [(f"IFLA_BRPORT_{name}", value) for name, value in options.items()]
+        kind = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": data})]
+        self._link(f"port options {', '.join(options)}", [("IFLA_LINKINFO", {"attrs": kind})], index=index)
+
         """Give an interface an address with prefix length, `11.0.1.2/24`."""
         try:
             parsed = ipaddress.ip_interface(address)

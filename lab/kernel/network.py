@@ -20,6 +20,8 @@ from lab.kernel import conntrack, nft, offload
 from lab.kernel.carrier import await_operational
 from lab.kernel.link import LOOPBACK, Links, VethEnd
 from lab.kernel.namespace import Namespace
+from lab.kernel.switch import configure
+from lab.model.impairment import Impairment
 from lab.plan.plan import Plan, Port, RuleSet, Space
 
 _AFTER_RULES = "netfilter/"
@@ -47,6 +49,7 @@ class Network:
                 _wire(plan, spaces)
                 for loading in loadings:
                     loading.finish()
+                configure(plan.lans, spaces)
                 unfinished.pop_all()
             _settle(plan.spaces, spaces, after_rules=True)
             return cls(plan, spaces, owned.pop_all())

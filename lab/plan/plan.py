@@ -13,6 +13,7 @@ from enum import Enum
 from lab.model.firewall import Firewall
 from lab.model.nat import Nat
 from lab.plan.shaping import NOT_SHAPED, Shaping
+from lab.plan.switching import LanPlan
 
 
 class SpaceKind(Enum):
@@ -150,3 +151,5 @@ class Plan:
     vantages: tuple[str, str]
     "two addresses of the core from which routers on the internet are probed"
     shaping: Shaping = NOT_SHAPED
+    lans: tuple[LanPlan, ...] = ()
+    "those that are more than a plain switch"
