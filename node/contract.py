@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,10 @@ MAX_LINE = 1 << 20
 """Bytes."""
 DEFAULT_TIMEOUT = 30.0
 MAX_TIMEOUT = 3600.0
+MAX_PROTOCOL = 256
+"""Characters of a protocol's name."""
+MAX_WHY = 4096
+"""Characters of a reason: what a request holds may come back in it."""
 
 Fields = dict[str, Any]
 """What one JSON object holds; made here and printed, never passed on."""
@@ -76,7 +81,7 @@ class Request:
         """Seconds that the command may take."""
         value = self.arguments.get("timeout", DEFAULT_TIMEOUT)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_TIMEOUT:
-            raise BadArgument(f"`timeout` must be a number of seconds up to {MAX_TIMEOUT:g}, not {value!r}")
+            raise BadArgument(f"`timeout` must be a number of seconds up to {MAX_TIMEOUT:g}, not {reprlib.repr(value)}")
         return float(value)
 
     def addr(self, name: str) -> Multiaddr:
@@ -99,19 +104,22 @@ class Request:
 
     def protocol(self, name: str, default: str) -> str:
         """An argument that is a protocol's name, and may be left out."""
-        return self._text(name) if name in self.arguments else default
+        text = self._text(name) if name in self.arguments else default
+        if not text.isprintable() or not 0 < len(text) <= MAX_PROTOCOL:
+            raise BadArgument(f"`{name}` must be a printable name, not {reprlib.repr(text)}")
+        return text
 
     def size(self, name: str, most: int) -> int:
         """An argument that is a number of bytes."""
         value = self.arguments.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-            raise BadArgument(f"`{name}` must be a number of bytes from 0 to {most}, not {value!r}")
+            raise BadArgument(f"`{name}` must be a number of bytes from 0 to {most}, not {reprlib.repr(value)}")
         return value
 
     def _text(self, name: str) -> str:
         value = self.arguments.get(name)
         if not isinstance(value, str):
-            raise BadArgument(f"`{name}` must be a text, not {value!r}")
+            raise BadArgument(f"`{name}` must be a text, not {reprlib.repr(value)}")
         return value
 
 
@@ -138,13 +146,13 @@ def ok(id: int | None, fields: Fields) -> Fields:
 
 def unsupported(id: int | None, what: str) -> Fields:
     """The answer to a command that we do not know or were told not to serve."""
-    return {"id": id, "unsupported": what}
+    return {"id": id, "unsupported": what[:MAX_PROTOCOL]}
 
 
 def failed(id: int | None, error: BaseException) -> Fields:
     """The answer to a command that could not be done."""
     why = " ".join(str(error).split()) or type(error).__name__
-    return {"id": id, "error": kind_of(error), "why": why}
+    return {"id": id, "error": kind_of(error), "why": why[:MAX_WHY]}
 
 
 def kind_of(error: BaseException) -> str:
