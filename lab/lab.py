@@ -16,11 +16,12 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.errors import LabError, PeerError
+from lab.errors import KernelError, LabError, PeerError
 from lab.kernel.capture import CaptureSet, CaptureStats
 from lab.kernel.conntrack import ConntrackWatch
 from lab.kernel.network import Network
 from lab.kernel.process import spawn
+from lab.model.impairment import Impairment
 from lab.observe.facts import Facts, gather
 from lab.peers.adapter import Adapter
 from lab.peers.contract import MAX_LINE, Event
@@ -100,15 +101,21 @@ class Lab:
             yield
 
     async def start(self, options: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        """Begin recording, start every peer of the plan and wait until all are ready.
+        """Have the links be what they are asked to be, begin recording, start every peer and wait until all are ready.
 
         `options` are further arguments for a peer's program, by peer.
         """
+        await asyncio.to_thread(self.network.shape)
         await self._start_recording()
         with self._record.step("peers start"):
             async with asyncio.TaskGroup() as group:
                 for launch in self.plan.launches:
                     group.create_task(self._start_peer(launch, (options or {}).get(launch.peer, ())))
+
+    async def set_link(self, name: str, up: Impairment, down: Impairment | None = None) -> None:
+        """Change the link of a router or public peer from now on, both ways alike without `down`; a step of its own."""
+        with self._record.step(f"the link of {name} changes"):
+            await asyncio.to_thread(self.network.set_link, name, up, down)
 
     async def quiet(self, peer: Peer, within: float = 5.0) -> None:
         """Wait until nothing has crossed a peer's interface for a while; raises `PeerError` if it never rests."""
@@ -190,4 +197,8 @@ class Lab:
                 watch.close()
             if self._captures is not None:
                 self.captured = await asyncio.to_thread(self._captures.stop)
+            links = self.network.links
+            problems = () if links is None else await asyncio.to_thread(links.problems)
             await asyncio.to_thread(self.network.close)
+            if problems:
+                raise KernelError("; ".join(problems))

@@ -77,9 +77,10 @@ class Links:
 
     def add_veth(self, end: VethEnd, other: VethEnd, other_ns: Namespace) -> None:
         """Make a veth pair with one end here, switched on, and the other in `other_ns`, off (veth refuses else)."""
-        there = {"index": other.index, "attrs": [*_names(other.name, other.mac), ("IFLA_NET_NS_FD", other_ns.fd)]}
+        far: list[tuple[str, Any]] = [*_names(other.name, other.mac), *_mtu(other), ("IFLA_NET_NS_FD", other_ns.fd)]
+        there = {"index": other.index, "attrs": far}
         kind = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", there)]})]
-        attrs: list[tuple[str, Any]] = [*_names(end.name, end.mac), ("IFLA_LINKINFO", {"attrs": kind})]
+        attrs: list[tuple[str, Any]] = [*_names(end.name, end.mac), *_mtu(end), ("IFLA_LINKINFO", {"attrs": kind})]
         what = f"cable from {end.name} to {other.name} in {other_ns.name}"
         self._link(what, attrs, create=True, index=end.index, flags=_FLAG_UP, change=_FLAG_UP)
 
@@ -87,7 +88,6 @@ class Links:
         """Make an interface a port of a bridge."""
         self._link("plug into a bridge", [("IFLA_MASTER", bridge)], index=index)
 
-    def add_address(self, index: int, address: str) -> None:
     def set_bridge(self, index: int, **options: int) -> None:
         """Change options of a bridge, those that netlink calls `IFLA_BR_…`."""
         data = [(f"IFLA_BR_{name}", value) for name, value in options.items()]
@@ -100,6 +100,7 @@ class Links:
         kind = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": data})]
         self._link(f"port options {', '.join(options)}", [("IFLA_LINKINFO", {"attrs": kind})], index=index)
 
+    def add_address(self, index: int, address: str) -> None:
         """Give an interface an address with prefix length, `11.0.1.2/24`."""
         try:
             parsed = ipaddress.ip_interface(address)
@@ -173,18 +174,23 @@ class Links:
 
 
 class VethEnd:
-    """One end of a veth pair: the number, name and, if chosen, hardware address of the interface."""
+    """One end of a veth pair: the number, name and, if chosen, hardware address and MTU of the interface."""
 
-    __slots__ = ("index", "mac", "name")
+    __slots__ = ("index", "mac", "mtu", "name")
 
-    def __init__(self, index: int, name: str, mac: str | None = None) -> None:
+    def __init__(self, index: int, name: str, mac: str | None = None, mtu: int | None = None) -> None:
         self.index = index
         self.name = name
+        self.mtu = mtu
         self.mac = mac
 
 
 def _names(name: str, mac: str | None) -> list[tuple[str, Any]]:
     return [("IFLA_IFNAME", name), *([("IFLA_ADDRESS", mac)] if mac else [])]
+
+
+def _mtu(end: VethEnd) -> list[tuple[str, Any]]:
+    return [("IFLA_MTU", end.mtu)] if end.mtu is not None else []
 
 
 def _family(version: int) -> int:

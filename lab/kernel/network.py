@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lab.errors import KernelError
-from lab.kernel import conntrack, nft, offload
+from lab.kernel import conntrack, nft, offload, shaping
 from lab.kernel.carrier import await_operational
 from lab.kernel.link import LOOPBACK, Links, VethEnd
 from lab.kernel.namespace import Namespace
@@ -35,6 +35,8 @@ class Network:
         self.spaces = spaces
         "Every space of the plan, by name."
         self._owned = owned
+        self._shaping = plan.shaping
+        self._links: shaping.Links | None = None
 
     @classmethod
     def build(cls, plan: Plan) -> Network:
@@ -47,9 +49,9 @@ class Network:
                 for loading in loadings:
                     unfinished.callback(loading.abandon)
                 _wire(plan, spaces)
+                configure(plan.lans, spaces)
                 for loading in loadings:
                     loading.finish()
-                configure(plan.lans, spaces)
                 unfinished.pop_all()
             _settle(plan.spaces, spaces, after_rules=True)
             return cls(plan, spaces, owned.pop_all())
@@ -67,6 +69,32 @@ class Network:
         for rules in self._rules_of(router):
             nft.load(ns, rules.text)
         conntrack.flush(ns)
+
+    def shape(self, backend: str | None = None) -> None:
+        """Have the links be those of the plan; they are ideal before. Raises KernelError, MissingCapability.
+
+        Does nothing where the plan's links are ideal too. `backend` is netem or userspace, by default what there is.
+        """
+        if self._shaping.ideal and self._links is None and backend is None:
+            return
+        if self._links is None:
+            self._links = shaping.choose(self.spaces, backend)
+            self._owned.callback(self._links.close)
+        self._links.shape(self._shaping)
+
+    def set_link(self, name: str, up: Impairment, down: Impairment | None = None) -> None:
+        """Change the link of a router or public peer, both ways alike without `down`. Raises KernelError."""
+        try:
+            self._shaping = self._shaping.changed(name, up, up if down is None else down)
+        except KeyError:
+            known = ", ".join(link.name for link in self._shaping.uplinks)
+            raise KernelError(f"{name} has no link to the internet; those that have: {known}") from None
+        self.shape()
+
+    @property
+    def links(self) -> shaping.Links | None:
+        """What makes the links, if they are not ideal."""
+        return self._links
 
     def close(self) -> None:
         """Let the kernel take everything down; it finishes that on its own time."""
@@ -158,4 +186,4 @@ class _Indexes:
             raise KernelError(f"{key[0]}: the plan has no interface {key[1]}") from None
 
     def end(self, port: Port) -> VethEnd:
-        return VethEnd(self[port.space, port.name], port.name, port.mac)
+        return VethEnd(self[port.space, port.name], port.name, port.mac, port.mtu)

@@ -16,6 +16,7 @@ from lab.model.nat import Nat
 from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.plan import addressing, names
 from lab.plan.firewall import firewall_rules
+from lab.plan.links import lay_links
 from lab.plan.plan import Cable, Capture, Launch, Plan, Port, Route, RouterPlan, RuleSet, Space, SpaceKind
 from lab.plan.ruleset import POOL_BASES, ruleset
 
@@ -57,7 +58,7 @@ def build(topology: Topology, seed: int) -> Plan:
     outside = [_host(peer.name, sockets[peer.name], seed) for peer in topology.peers if peer.public]
     parts = [*homes, *outside]
     vantages = tuple(f"{address}/32" for address in addressing.VANTAGES)
-    return Plan(
+    plan = Plan(
         topology=topology.name,
         seed=seed,
         spaces=(Space(names.CORE, SpaceKind.CORE, sysctls=FORWARDING), *_flat(part.spaces for part in parts)),
@@ -70,6 +71,7 @@ def build(topology: Topology, seed: int) -> Plan:
         captures=_flat(part.captures for part in parts),
         vantages=addressing.VANTAGES,
     )
+    return lay_links(topology, plan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from typing import Final
 from lab.model.impairment import Impairment, gilbert
 
 NO_FLIP: Final = -1
-_IP_HEADER: Final = 20
 
 
 class Passage:
@@ -95,14 +94,14 @@ class Passage:
             at = self._last = max(at, self._last)
         return at
 
-    def rewrite(self, length: int) -> tuple[bool, int]:
-        """Whether a packet goes out twice, and which bit of it is flipped behind its IP header (or NO_FLIP)."""
+    def rewrite(self, payload: int) -> tuple[bool, int]:
+        """Whether a packet goes out twice, and which bit of the `payload` bytes behind its header flips, if any."""
         twice = self._impairment.duplicate > 0.0 and self._duplicating() < self._impairment.duplicate
         bit = NO_FLIP
         if self._impairment.corrupt:
             hit, where = self._corrupting() < self._impairment.corrupt, self._corrupting()
-            if hit and length > _IP_HEADER:
-                bit = _IP_HEADER * 8 + int(where * (length - _IP_HEADER) * 8)
+            if hit and payload > 0:
+                bit = int(where * payload * 8)
         return twice, bit
 
     def _loses(self) -> bool:

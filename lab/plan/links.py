@@ -1,0 +1,56 @@
+"""Gives a plan its links: who is shaped how, what fits through, and who is not told when something does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Interface
+
+from lab.model.impairment import Link
+from lab.model.topology import Peer, Router, Topology
+from lab.plan.names import CORE
+from lab.plan.plan import Cable, Plan, Port, RuleSet, SpaceKind
+from lab.plan.shaping import Distance, Shaping, Uplink, black_hole_at_router, black_hole_in_core
+
+IDEAL_LINK = Link()
+
+
+def lay_links(topology: Topology, plan: Plan) -> Plan:
+    """The same plan with the topology's links in it; the plan itself where all of them are ideal."""
+    owners: list[Router | Peer] = [*topology.routers, *topology.peers]
+    links = {owner.name: owner.link or IDEAL_LINK for owner in owners}
+    regions = {owner.name: owner.region for owner in owners}
+    uplinks = tuple(
+        _uplink(cable, links[cable.b.space], regions[cable.b.space]) for cable in plan.cables if cable.a.space == CORE
+    )
+    return replace(
+        plan,
+        cables=tuple(_sized(cable, links) for cable in plan.cables),
+        rules=(*plan.rules, *_black_holes(plan, uplinks, links)),
+        shaping=Shaping(plan.seed, uplinks, tuple(Distance(*distance) for distance in topology.distances)),
+    )
+
+
+def _uplink(cable: Cable, link: Link, region: str | None) -> Uplink:
+    network = str(IPv4Interface(cable.a.addresses[0]).network)
+    return Uplink(cable.a.name, cable.b.space, cable.b.name, network, link.up, link.down, region)
+
+
+def _sized(cable: Cable, links: dict[str, Link]) -> Cable:
+    """A cable to the core with the MTU of its link, at both ends: one that differs drops silently."""
+    mtu = links[cable.b.space].mtu if cable.a.space == CORE else None
+    if mtu is None:
+        return cable
+    return Cable(_with_mtu(cable.a, mtu), _with_mtu(cable.b, mtu))
+
+
+def _with_mtu(port: Port, mtu: int) -> Port:
+    return replace(port, mtu=mtu)
+
+
+def _black_holes(plan: Plan, uplinks: tuple[Uplink, ...], links: dict[str, Link]) -> list[RuleSet]:
+    holes = [uplink for uplink in uplinks if links[uplink.name].pmtu_black_hole]
+    routers = {space.name for space in plan.spaces if space.kind is SpaceKind.ROUTER}
+    rules = [RuleSet(hole.space, black_hole_at_router()) for hole in holes if hole.space in routers]
+    if holes:
+        rules.append(RuleSet(CORE, black_hole_in_core(tuple(hole.network for hole in holes))))
+    return rules
