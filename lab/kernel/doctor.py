@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.kernel import capture, nft, sandbox
+from lab.kernel import capture, nft, portmap, sandbox
 from lab.kernel.conntrack import ConntrackWatch
 from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
@@ -54,7 +54,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at this machine, in about 0.2 s; never raises for what it finds."""
-    return [_python(), _kernel(), _apparmor(), *_sandbox(), _nft(), _iproute(), _docker()]
+    return [_python(), _kernel(), _apparmor(), *_sandbox(), _nft(), _iproute(), _miniupnpd(), _docker()]
 
 
 def _python() -> Finding:
@@ -156,6 +156,15 @@ def _iproute() -> Finding:
     told, ok = _told("ip", "-Version")
     advice = "install iproute2 (`sudo apt install iproute2`), to look around in `punchlab shell`"
     return Finding("iproute2", ok, told, advice, needed=False)
+
+
+def _miniupnpd() -> Finding:
+    told, ok = _told(portmap.PROGRAM, "--version")
+    problem = portmap.problem()
+    advice = f"only for routers that offer port mapping: {portmap.INSTALL}"
+    return Finding(
+        "miniupnpd", problem is None, told if ok and problem is None else problem or told, advice, needed=False
+    )
 
 
 def _docker() -> Finding:

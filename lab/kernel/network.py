@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lab.errors import KernelError
-from lab.kernel import conntrack, nft, offload, shaping
+from lab.kernel import conntrack, nft, offload, portmap, shaping
 from lab.kernel.carrier import await_operational
 from lab.kernel.link import LOOPBACK, Links, VethEnd
 from lab.kernel.namespace import Namespace
@@ -30,10 +30,17 @@ _AFTER_RULES = "netfilter/"
 class Network:
     """The network of a plan, alive until `close()` or the end of the process. All its methods block."""
 
-    def __init__(self, plan: Plan, spaces: Mapping[str, Namespace], owned: ExitStack) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        spaces: Mapping[str, Namespace],
+        mappers: Mapping[str, portmap.Daemon],
+        owned: ExitStack,
+    ) -> None:
         self.plan = plan
         self.spaces = spaces
         "Every space of the plan, by name."
+        self._mappers = mappers
         self._owned = owned
         self._shaping = plan.shaping
         self._links: shaping.Links | None = None
@@ -45,7 +52,7 @@ class Network:
             spaces = {space.name: owned.enter_context(Namespace(space.name)) for space in plan.spaces}
             _settle(plan.spaces, spaces, after_rules=False)
             with ExitStack() as unfinished:
-                loadings = [nft.Loading(spaces[rules.space], rules.text) for rules in plan.rules]
+                loadings = [nft.Loading(spaces[rules.space], rules.text) for rules in _rules(plan)]
                 for loading in loadings:
                     unfinished.callback(loading.abandon)
                 _wire(plan, spaces)
@@ -54,7 +61,13 @@ class Network:
                     loading.finish()
                 unfinished.pop_all()
             _settle(plan.spaces, spaces, after_rules=True)
-            return cls(plan, spaces, owned.pop_all())
+            mappers: dict[str, portmap.Daemon] = {}
+            for mapper in plan.port_mappers:
+                mappers[mapper.space] = portmap.Daemon(spaces[mapper.space], mapper)
+                owned.callback(mappers[mapper.space].close)
+            for daemon in mappers.values():
+                daemon.ready()
+            return cls(plan, spaces, mappers, owned.pop_all())
         raise AssertionError("the stack swallows nothing")
 
     def __enter__(self) -> Network:
@@ -64,11 +77,19 @@ class Network:
         self.close()
 
     def forget(self, router: str) -> None:
-        """Have a router lose every mapping, permission and flow, as by a restart. Raises KernelError."""
+        """Have a router lose every mapping, lease, permission and flow, as by a restart. Raises KernelError."""
         ns = self.spaces[router]
         for rules in self._rules_of(router):
             nft.load(ns, rules.text)
         conntrack.flush(ns)
+        if router in self._mappers:
+            self._mappers[router].restart()
+
+    def lose_leases(self, router: str) -> None:
+        """Have a router's port maps vanish while it goes on answering. Raises KernelError."""
+        if router not in self._mappers:
+            raise KernelError(f"{router} offers no port mapping; those that do: {', '.join(self._mappers) or 'none'}")
+        self._mappers[router].lose_leases()
 
     def shape(self, backend: str | None = None) -> None:
         """Have the links be those of the plan; they are ideal before. Raises KernelError, MissingCapability.
@@ -101,7 +122,12 @@ class Network:
         self._owned.close()
 
     def _rules_of(self, space: str) -> Iterator[RuleSet]:
-        return (rules for rules in self.plan.rules if rules.space == space)
+        return (rules for rules in _rules(self.plan) if rules.space == space)
+
+
+def _rules(plan: Plan) -> tuple[RuleSet, ...]:
+    """Every rule set of a plan."""
+    return (*plan.rules, *(RuleSet(mapper.space, mapper.rules) for mapper in plan.port_mappers))
 
 
 def _settle(wanted: Iterable[Space], spaces: Mapping[str, Namespace], *, after_rules: bool) -> None:

@@ -30,6 +30,7 @@ from lab.model.impairment import Link
 from lab.model.link_keys import read_distances, read_link, read_region
 from lab.model.nat import Nat
 from lab.model.nat_keys import read_nat
+from lab.model.portmap import PortMapping, read_port_mapping
 from lab.model.switch import PLAIN, Switch, read_switches
 from lab.model.tables import Table, closest, read
 
@@ -80,6 +81,8 @@ class Router:
     "the prefix of its own LAN"
     firewall: Firewall | None = None
     "what it lets out; None: everything"
+    port_mapping: PortMapping | None = None
+    "what its hosts may have it open; None: nothing"
     switch: Switch = PLAIN
     "what its LAN does with multicast, and between hosts"
 
@@ -223,11 +226,14 @@ def _check_names(routers: list[tuple[str, Table]], peers: list[tuple[str, Table]
 
 
 def _router(name: str, table: Table, regions: list[str]) -> Router:
-    table.check_keys(("nat", "at", "lan", "firewall", "link", "region"))
+    table.check_keys(("nat", "at", "lan", "firewall", "port-mapping", "link", "region"))
     nat, preset = read_nat(table)
     link, link_preset = read_link(table)
     region = read_region(table, regions)
-    return Router(name, nat, preset, table.line, link, link_preset, region, firewall=read_firewall(table))
+    firewall, port_mapping = read_firewall(table), read_port_mapping(table)
+    return Router(
+        name, nat, preset, table.line, link, link_preset, region, firewall=firewall, port_mapping=port_mapping
+    )
 
 
 def _peer(name: str, table: Table, routers: list[str], regions: list[str]) -> Peer:

@@ -18,6 +18,7 @@ from lab.plan import addressing, names
 from lab.plan.firewall import firewall_rules
 from lab.plan.links import lay_links
 from lab.plan.plan import Cable, Capture, Launch, Plan, Port, Route, RouterPlan, RuleSet, Space, SpaceKind
+from lab.plan.portmap import offer_ports
 from lab.plan.ruleset import POOL_BASES, ruleset
 
 _T = TypeVar("_T")
@@ -71,7 +72,7 @@ def build(topology: Topology, seed: int) -> Plan:
         captures=_flat(part.captures for part in parts),
         vantages=addressing.VANTAGES,
     )
-    return lay_links(topology, plan)
+    return offer_ports(topology, lay_links(topology, plan))
 
 
 @dataclass(frozen=True, slots=True)

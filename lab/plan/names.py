@@ -16,6 +16,9 @@ ETH: Final = "eth0"
 LOOPBACK: Final = "lo"
 TABLE: Final = "punchlab"
 FIREWALL_TABLE: Final = "punchlab-wall"
+PORT_MAP_TABLE: Final = "punchlab-portmap"
+PORT_MAPPED: Final = 0x100
+"of a flow (`ct mark`) that a port map let in, which the NAT has no part in"
 
 
 def lan_port(index: int) -> str:

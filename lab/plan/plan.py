@@ -105,6 +105,22 @@ class RouterPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PortMapper:
+    """A router's port-mapping daemon."""
+
+    space: str
+    gateway: str
+    "where it listens on the LAN"
+    config: str
+    rules: str
+    "nftables text: the table that it writes into"
+    udp_port: int | None
+    "of NAT-PMP and PCP; None: neither is offered"
+    tcp_port: int | None
+    "of UPnP's descriptions and control; None: it is not offered"
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A peer to start."""
 
@@ -153,3 +169,4 @@ class Plan:
     shaping: Shaping = NOT_SHAPED
     lans: tuple[LanPlan, ...] = ()
     "those that are more than a plain switch"
+    port_mappers: tuple[PortMapper, ...] = ()

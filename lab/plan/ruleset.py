@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.model.nat import Filtering, Mapping, Nat, Ports
-from lab.plan.names import LAN, TABLE, WAN
+from lab.plan.names import LAN, PORT_MAPPED, TABLE, WAN
 
 MAPPINGS: Final = 4096
 "mappings a protocol; further ones are not recorded"
@@ -52,6 +52,10 @@ POOL: Final = 1024
 POOL_BASES: Final = range(20000, 60000)
 "where a sequential NAT may start"
 
+_FOREIGN = [
+    f"iifname {here} oifname {there} ct mark & {PORT_MAPPED:#x} != 0 accept" for here, there in ((WAN, LAN), (LAN, WAN))
+]
+"flows by a port map are not the NAT's: what they made would outlive the lease"
 _INNER = "ipv4_addr . inet_service"
 _REMOTE_TYPE = {
     Mapping.ENDPOINT_INDEPENDENT: "",
@@ -189,7 +193,8 @@ def ruleset(nat: Nat, wan: str, pool_base: int) -> str:
     lines += _chain(
         "srcnat", "nat hook postrouting priority srcnat", [*(r for p in protocols for r in p.outbound()), others]
     )
-    lines += _chain("record", "filter hook postrouting priority 110", [r for p in protocols for r in p.record()])
+    records = [*_FOREIGN, *(r for p in protocols for r in p.record())]
+    lines += _chain("record", "filter hook postrouting priority 110", records)
     for rules in protocols:
         lines += _chain(f"alloc_{rules.proto}", None, rules.alloc())
         lines += _chain(f"rec_{rules.proto}", None, rules.made())

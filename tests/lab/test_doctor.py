@@ -9,7 +9,7 @@ import pytest
 from lab.kernel import sandbox
 from lab.kernel.doctor import examine
 
-NAMES = {"python", "kernel", "apparmor", "namespaces", "nft", "iproute2", "docker"}
+NAMES = {"python", "kernel", "apparmor", "namespaces", "nft", "iproute2", "miniupnpd", "docker"}
 IN_A_SANDBOX = {"network", "nat", "conntrack events", "capture", "netem"}
 
 
