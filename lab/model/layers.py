@@ -28,8 +28,8 @@ _E = TypeVar("_E", bound=Enum)
 
 def composite(stack: Stack) -> Nat | None:
     """The NAT that a probe measures through the whole stack: the strictest of each behaviour; None if there is none."""
-    if not stack:
-        return None
+    if len(stack) < 2:
+        return stack[0] if stack else None
     outermost = stack[-1]
     return replace(
         outermost,

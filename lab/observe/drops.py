@@ -3,6 +3,8 @@
     11.0.1.2:4001 ── SYN ──▶ home-b/wan   ✗   home-b/lan
                                           no mapping for TCP port 4001 yet: the first packet from there left 3 ms later
 
+A firewall drops what it does not let out: seen on the LAN, never on the WAN.
+
 A NAT lets a packet in if a mapping owns the port that it was sent to (RFC 4787 §4.1) and if that port has written to
 whom the filtering asks for (§5). Both are seen on the wire: what has left the WAN from that port, when, and to whom. A
 packet that was dropped although both held is a finding, and the reason says so.
@@ -25,7 +27,7 @@ SETTLE_NS: Final = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A packet that a router kept from its LAN."""
+    """A packet that a router kept from its LAN, or its firewall from its WAN."""
 
     at: float
     "Unix seconds"
@@ -33,11 +35,13 @@ class Drop:
     packet: Packet
     "as it arrived at the router"
     why: str
+    outbound: bool = False
+    "it was on its way out"
 
     @property
     def hairpin(self) -> bool:
-        """Whether it came from the router's own LAN."""
-        return self.packet.interface != wan_of(self.router)
+        """Whether it came from the router's own LAN, to its outside."""
+        return not self.outbound and self.packet.interface != wan_of(self.router)
 
 
 def wan_of(router: str) -> str:
@@ -63,12 +67,30 @@ def find_drops(plan: Plan, wire: Wire, *, growing: bool = False) -> tuple[Drop, 
                 for packet in wire.packets
                 if packet.ns <= end and _arrives(router, packet) and not _let_in(router, packet, wire)
             ]
+            drops += [
+                Drop(packet.at, router.name, packet, f"{router.name} {router.firewall}", outbound=True)
+                for packet in wire.packets
+                if packet.ns <= end and _stopped(router, packet) and not _let_out(router, packet, wire)
+            ]
     return tuple(sorted(drops, key=lambda drop: drop.packet.ns))
 
 
 def _arrives(router: RouterPlan, packet: Packet) -> bool:
     """Whether this is a packet to the router's public address, from the internet or from its own LAN."""
     return packet.dst == router.wan and packet.interface in (wan_of(router.name), lan_of(router.name))
+
+
+def _stopped(router: RouterPlan, packet: Packet) -> bool:
+    """Whether this is a packet on the LAN that begins something which the firewall does not let out."""
+    if router.firewall is None or packet.interface != lan_of(router.name) or packet.dst == router.wan:
+        return False
+    begins = packet.proto == "udp" or packet.is_syn
+    return begins and not router.firewall.lets_out(packet.proto, packet.dport)
+
+
+def _let_out(router: RouterPlan, packet: Packet, wire: Wire) -> bool:
+    """Whether it went on, or had come from outside."""
+    return any(seen.interface == wan_of(router.name) for seen in wire.sightings(packet))
 
 
 def _let_in(router: RouterPlan, packet: Packet, wire: Wire) -> bool:

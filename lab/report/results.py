@@ -75,9 +75,9 @@ class Cell:
     security: str
     muxer: str
     predicted: str
-    "direct or relayed"
+    "direct, relayed or none"
     seen: str
-    "direct, relayed, unclear, or empty if it did not come to that"
+    "direct, relayed, none, unclear, or empty if it did not come to that"
     verdict: Mark
     why: str
     "one sentence"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lab.errors import KernelError, LabError, PeerError, PeerUnsupported
 from lab.lab import ADAPTERS, Lab
+from lab.model.layers import composite
 from lab.model.topology import INTERNET, Peer, Topology
 from lab.observe.facts import Facts, gather
 from lab.observe.holepunch import DirectFlow
@@ -19,7 +20,7 @@ from lab.plan.build import build
 from lab.report.results import Cell, Mark, Party, Seconds
 from lab.run.evidence import Evidence
 from lab.run.oracle import Prediction, predict, side_of
-from lab.run.punch import ECHO_BYTES, Progress, punch
+from lab.run.punch import ECHO_BYTES, Progress, find_no_path, punch
 from lab.run.scenario import Inconclusive, laboratory
 from lab.run.verdict import Sighting, Verdict, judge
 
@@ -58,7 +59,8 @@ async def run_cell(
     `capture` is how the results name the capture: its path relative to their folder.
     """
     parts = cast(topology)
-    prediction = predict(side_of(topology, parts.dialer), side_of(topology, parts.listener), TRANSPORT)
+    dialer, listener, relay = (side_of(topology, name) for name in (parts.dialer, parts.listener, parts.relay))
+    prediction = predict(dialer, listener, TRANSPORT, relay)
     progress = Progress()
     known: dict[str, Info] = {}
     began = time.monotonic()
@@ -66,7 +68,8 @@ async def run_cell(
     direct: DirectFlow | None = None
     try:
         async with asyncio.timeout(CELL_WITHIN):
-            await _play(laboratory(topology, evidence, seed=seed, adapters=adapters), parts, progress, known)
+            opening = laboratory(topology, evidence, seed=seed, adapters=adapters)
+            await _play(opening, parts, progress, known, no_path=prediction.path == "none")
         facts = await asyncio.to_thread(gather, build(topology, seed), evidence.capture)
         sighting = _sight(facts, parts, prediction, progress)
         verdict = judge(sighting)
@@ -91,15 +94,14 @@ async def run_cell(
 
 
 def _party(topology: Topology, name: str, known: dict[str, Info]) -> Party:
-    peer = topology.peer(name)
     info = known.get(name)
-    router = None if peer.public else topology.router(peer.at)
+    routers = topology.routers_of(name)
     return Party(
         name=name,
         implementation=info.implementation if info is not None else "",
         version=info.version if info is not None else "",
-        nat_name=INTERNET if router is None else router.preset or router.name,
-        nat=None if router is None else router.nat,
+        nat_name=" behind ".join(router.preset or router.name for router in routers) or INTERNET,
+        nat=composite(tuple(router.nat for router in routers)),
     )
 
 
@@ -120,12 +122,15 @@ def _seconds(progress: Progress, direct: DirectFlow | None, total: float) -> Sec
 
 
 async def _play(
-    opening: AbstractAsyncContextManager[Lab], parts: Cast, progress: Progress, known: dict[str, Info]
+    opening: AbstractAsyncContextManager[Lab], parts: Cast, progress: Progress, known: dict[str, Info], *, no_path: bool
 ) -> None:
     async with opening as lab:
         dialer, listener, relay = lab.peers(parts.dialer, parts.listener, parts.relay)
         known.update({peer.name: peer.identity for peer in (dialer, listener, relay) if peer.identity is not None})
-        await punch(lab, dialer, listener, relay, progress)
+        if no_path:
+            await find_no_path(lab, dialer, listener, relay, progress)
+        else:
+            await punch(lab, dialer, listener, relay, progress)
     if lab.captured is not None and lab.captured.dropped:
         lost = ", ".join(f"{interface} {count}" for interface, count in lab.captured.dropped)
         raise Inconclusive(f"the capture is not whole; packets lost at {lost}")
@@ -142,7 +147,14 @@ def _sight(facts: Facts, parts: Cast, prediction: Prediction, progress: Progress
         direct_on_wire=facts.direct_flow(parts.dialer, parts.listener, began, ended) is not None,
         relay_bytes=facts.bytes(parts.relay, began, ended),
         echo_bytes=ECHO_BYTES,
+        silent=progress.path == "none" and _is_walled_in(facts, parts),
     )
+
+
+def _is_walled_in(facts: Facts, parts: Cast) -> bool:
+    """Whether one of the two exchanged nothing with anybody, and a firewall is seen to have stopped packets."""
+    silent = any(facts.bytes(who) == 0 for who in (parts.dialer, parts.listener))
+    return silent and any(drop.outbound for drop in facts.drops)
 
 
 def _blame(group: BaseExceptionGroup[BaseException]) -> Verdict:

@@ -1,4 +1,4 @@
-"""What must hold before a lab may judge anybody: every NAT measures as declared, and nothing leaks past the NATs."""
+"""What must hold before a lab may judge anybody: all NATs and firewalls measure as declared, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lab.lab import Lab
 from lab.run.certify import Certificate, certify
 from lab.run.leaks import check
+from lab.run.walls import Wall, measure_wall, take_away
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Gate:
 
     certificates: tuple[Certificate, ...]
     leaks: tuple[str, ...]
+    walls: tuple[Wall, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -25,6 +27,9 @@ class Gate:
             for c in self.certificates
             if not c.ok
         ]
+        wrong += [
+            f"{w.router}'s firewall is not as declared: {'; '.join(w.differences)}" for w in self.walls if not w.ok
+        ]
         return (*wrong, *(f"leak: {leak}" for leak in self.leaks))
 
 
@@ -33,9 +38,13 @@ async def examine(lab: Lab) -> Gate:
     network, plan = lab.network, lab.plan
     found = await check(network, plan)
     certificates: list[Certificate] = []
+    for router in plan.routers:
+        await take_away(network, router)
     for layer in sorted({len(router.above) for router in plan.routers}):
         # From the outermost inwards: a router that forgets its own probe must not disturb one behind it.
         routers = [router for router in plan.routers if len(router.above) == layer]
         probes = [certify(network, router, router.vantages, full=True) for router in routers]
         certificates += await asyncio.gather(*probes)
-    return Gate(tuple(certificates), tuple(found))
+    # One after the other: they share the vantages' well-known ports.
+    walls = [await measure_wall(network, r, r.firewall) for r in plan.routers if r.firewall is not None]
+    return Gate(tuple(certificates), tuple(found), tuple(walls))

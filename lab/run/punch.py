@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from lab.errors import PeerError, PeerUnsupported
 from lab.lab import Lab
 from lab.peers.answers import Dialled
 from lab.peers.handle import Peer
@@ -33,7 +34,7 @@ class Progress:
     "length of each step, by name"
     relayed: Dialled | None = None
     path: str | None = None
-    "what the peers say of the final path"
+    "what the peers say of the final path; none: they could not even reach the relay"
     relayed_at: float | None = None
     "Unix seconds at which the listener had the relayed connection, from which it punches"
     direct_at: float | None = None
@@ -58,6 +59,17 @@ async def punch(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: P
         echoed = await dialer.echo(listener, ECHO_BYTES)
         progress.echo = (began, time.time())
     progress.path = echoed.path
+
+
+async def find_no_path(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: Progress) -> None:
+    """Run the scenario where it must fail at its beginning; all of it is the time in which the wire must be silent."""
+    began = time.time()
+    try:
+        await punch(lab, dialer, listener, relay, progress)
+    except PeerUnsupported:
+        raise
+    except PeerError:
+        progress.path, progress.echo = "none", (began, time.time())
 
 
 async def _await_punch(dialer: Peer, listener: Peer, relay: Peer, progress: Progress) -> None:

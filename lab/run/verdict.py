@@ -26,19 +26,23 @@ class Sighting:
     predicted: str
     predicted_why: str
     claimed: str
-    "what the peers say: direct or relayed"
+    "what the peers say: direct, relayed or none"
     direct_on_wire: bool
     "payload went both ways between the two NATs while the echo ran"
     relay_bytes: int
     "payload bytes that the relay's interface carried while the echo ran"
     echo_bytes: int
     "size of the echoed payload, one way"
+    silent: bool = False
+    "one of the two exchanged no payload with anybody"
 
     @property
     def seen(self) -> str:
         """The path as the wire shows it."""
         if self.direct_on_wire and self.relay_bytes == 0:
             return "direct"
+        if self.silent:
+            return "none"
         # The payload crosses the relay's interface four times: in and out, there and back.
         return "relayed" if self.relay_bytes >= 4 * self.echo_bytes else "unclear"
 

@@ -128,7 +128,9 @@ def _check(plan: Plan) -> None:
     macs = [port.mac for port in every if port.mac]
     assert len(set(macs)) == len(macs)
     assert all(int(mac[:2], 16) & 3 == 2 for mac in macs)
-    public = [ipaddress.ip_interface(a) for p in every for a in p.addresses if not a.startswith("192.168.1.")]
+    lans = [ipaddress.ip_network(router.lan) for router in plan.routers]
+    held = [ipaddress.ip_interface(address) for port in every for address in port.addresses]
+    public = [address for address in held if not any(address in lan for lan in lans)]
     assert len(set(public)) == len(public)
     assert all(address.is_global for address in public)
     assert {(capture.space, capture.port) for capture in plan.captures} <= set(places)
