@@ -28,6 +28,7 @@ from lab.peers.contract import MAX_LINE, Event
 from lab.peers.handle import Peer
 from lab.peers.own import OWN
 from lab.plan.plan import Launch, Plan, SpaceKind
+from lab.services.running import Services
 
 ADAPTERS: Mapping[str, Adapter] = {adapter.name: adapter for adapter in (OWN,)}
 "The implementations that a topology can name."
@@ -65,14 +66,16 @@ class Lab:
         self._captures: CaptureSet | None = None
         self._watches: list[ConntrackWatch] = []
         self._drainer: asyncio.Task[None] | None = None
+        self._services: Services | None = None
 
     @classmethod
     @asynccontextmanager
     async def build(cls, plan: Plan, record: Record, adapters: Mapping[str, Adapter] = ADAPTERS) -> AsyncIterator[Lab]:
-        """Make the plan's network; nothing runs in it yet."""
+        """Make the plan's network; nothing runs in it yet but the lab's own services."""
         network = await asyncio.to_thread(Network.build, plan)
         lab = cls(plan, network, record, adapters)
         try:
+            lab._services = Services.start(network)
             yield lab
         finally:
             await lab._close()
@@ -195,6 +198,8 @@ class Lab:
             self._take()
             for watch in self._watches:
                 watch.close()
+            if self._services is not None:
+                self._services.close()
             if self._captures is not None:
                 self.captured = await asyncio.to_thread(self._captures.stop)
             links = self.network.links

@@ -20,6 +20,7 @@ from lab.plan.links import lay_links
 from lab.plan.plan import Cable, Capture, Launch, Plan, Port, Route, RouterPlan, RuleSet, Space, SpaceKind
 from lab.plan.portmap import offer_ports
 from lab.plan.ruleset import POOL_BASES, ruleset
+from lab.plan.switching import lay_lans
 
 _T = TypeVar("_T")
 Sysctls = tuple[tuple[str, str], ...]
@@ -72,7 +73,7 @@ def build(topology: Topology, seed: int) -> Plan:
         captures=_flat(part.captures for part in parts),
         vantages=addressing.VANTAGES,
     )
-    return offer_ports(topology, lay_links(topology, plan))
+    return offer_ports(topology, lay_links(topology, lay_lans(topology, plan)))
 
 
 @dataclass(frozen=True, slots=True)

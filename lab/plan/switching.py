@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ class Station:
     space: str
     interface: str
     port: str
+    address: str
+    "its IPv4 address, without prefix length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,19 @@ def lay_lans(topology: Topology, plan: Plan) -> Plan:
     return _with_link_local(replace(plan, lans=lans))
 
 
+def exchanges(lans: Iterable[LanPlan]) -> tuple[tuple[LanPlan, ...], ...]:
+    """The LANs that exchange mDNS, each with all that it does so with, directly or by others."""
+    groups: dict[str, tuple[LanPlan, ...]] = {lan.router: (lan,) for lan in lans}
+    for lan in tuple(group[0] for group in groups.values()):
+        if lan.switch.reflector is not None:
+            union = (*groups[lan.router], *groups[lan.switch.reflector])
+            groups |= {member.router: union for member in union}
+    return tuple({id(group): group for group in groups.values() if len(group) > 1}.values())
+
+
 def _stations(router: str, cables: tuple[Cable, ...]) -> tuple[Station, ...]:
     return tuple(
-        Station(cable.b.space, cable.b.name, cable.a.name)
+        Station(cable.b.space, cable.b.name, cable.a.name, cable.b.addresses[0].partition("/")[0])
         for cable in cables
         if cable.a.space == router and cable.a.bridge == LAN
     )

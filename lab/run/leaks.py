@@ -149,10 +149,17 @@ class _Check:
                 self._wires[router.outside].sendto(frame, (near.name, 0))
 
     def _broadcast_everywhere(self) -> None:
+        isolated = {
+            (station.space, station.interface)
+            for lan in self._plan.lans
+            for station in lan.stations
+            if lan.switch.isolation
+        }
         for segment in segments(self._plan):
             for space, port in sorted(segment):
                 token = _MAGIC + secrets.token_bytes(8)
-                hearers = frozenset(other for other, _ in segment if other != space)
+                apart = isolated if (space, port) in isolated else set()
+                hearers = frozenset(other for other, _ in segment - apart if other != space)
                 self._broadcasts[token] = _Broadcast((space, port), hearers)
                 self._shout(token)
 

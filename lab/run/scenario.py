@@ -68,6 +68,8 @@ async def laboratory(
 
 def _admit(evidence: Evidence, gate: Gate) -> None:
     evidence.write("certificates.json", [certificate_to_json(certificate) for certificate in gate.certificates])
+    if gate.lans:
+        evidence.write("lans.json", [to_plain(certificate) for certificate in gate.lans])
     if gate.walls:
         evidence.write("walls.json", [wall.to_json() for wall in gate.walls])
     if gate.problems:

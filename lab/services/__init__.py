@@ -1,0 +1,1 @@
+"""Programs of the lab itself that run in its network: what a real network has beside peers and NATs."""
