@@ -82,15 +82,9 @@ def _start(command: Sequence[str]) -> Start:
 
 
 def _look(program: Program, began: float) -> Start:
-    seconds, cpu = time.perf_counter() - began, _cpu(program.pid)
+    seconds, cpu = time.perf_counter() - began, program.cpu()
     time.sleep(IDLE)
     return Start(seconds, cpu, _resident(program.pid))
-
-
-def _cpu(pid: int) -> float:
-    """Processor seconds of all its threads so far; /proc/<pid>/stat would tell hundredths only."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text("ascii").split()[0]) for task in tasks) / 1e9
 
 
 def _resident(pid: int) -> float:

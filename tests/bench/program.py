@@ -63,6 +63,11 @@ class Program:
         """Its process id."""
         return self._process.pid
 
+    def cpu(self) -> float:
+        """Processor seconds of all its threads so far; /proc/<pid>/stat would tell hundredths only."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text("ascii").split()[0]) for task in tasks) / 1e9
+
     def line(self) -> str:
         """Its next line; raises `BenchError` with the last words of its stderr if it ends instead."""
         assert self._process.stdout is not None

@@ -2,7 +2,8 @@
 
 Each round measures every contender once, in an order that is turned by one from round to round, with fresh processes
 and one connection; a first transfer over it warms up windows, caches and compilers and is not counted. Amounts differ,
-so that transfers take about equally long.
+so that transfers take about equally long. Rates suffer from whatever else the machine does meanwhile; the processor
+time that both sides together spend on a GiB hardly does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Rates:
 
     up: float
     down: float | None
+    cpu: float
+    "processor seconds of both sides per GiB moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +67,25 @@ def run(mib: int, rounds: int) -> Section:
 def _figures(measured: dict[str, list[Rates]], foreign: Sequence[str]) -> tuple[Figure, ...]:
     pipe, up, down = _ups("bare Noise + yamux pipe", measured["pipe"]), *_both("our node", measured["ours"])
     slower = Figure("", MIB_PER_S, tuple(map(min, up.values, down.values)))
-    figures = [_ups("raw asyncio TCP", measured["raw"]), pipe, up, down]
-    ratios = [slower.over(pipe, "ours, slower direction / pipe", "≥ 0.65")]
+    rates, ratios = [_ups("raw asyncio TCP", measured["raw"]), pipe, up, down], []
+    ratios.append(slower.over(pipe, "ours, slower way / pipe", "≥ 0.65"))
     for name in foreign:
-        their_up, their_down = _both(name, measured[name])
-        figures += [their_up, their_down]
         aim = "≥ 7" if name.startswith("py") else "≥ 3"
-        ratios += [
-            up.over(their_up, f"ours / {name}, up", aim),
-            down.over(their_down, f"ours / {name}, down", aim),
-        ]
-    return (*figures, *ratios)
+        for ours, theirs in zip((up, down), _both(name, measured[name]), strict=True):
+            rates.append(theirs)
+            ratios.append(ours.over(theirs, f"ours / {theirs.name}", aim))
+    return (*rates, *ratios, *_costs(measured, foreign))
+
+
+def _costs(measured: dict[str, list[Rates]], foreign: Sequence[str]) -> Iterator[Figure]:
+    """Processor time, and how many times ours it is."""
+    costs = {
+        name: Figure(f"{name}: CPU", "s/GiB", tuple(rate.cpu for rate in rates)) for name, rates in measured.items()
+    }
+    yield from costs.values()
+    yield costs["pipe"].over(costs["ours"], "CPU, pipe / ours")
+    for name in foreign:
+        yield costs[name].over(costs["ours"], f"CPU, {name} / ours")
 
 
 def _ups(name: str, rates: Sequence[Rates]) -> Figure:
@@ -101,9 +112,13 @@ def _by_programs(command: Sequence[str], mib: int, times: int) -> Iterator[Rates
         address, amount = listener.line(), str(mib * MIB)
         with Program([*command, "dial", address, amount, amount, str(times)]) as dialer:
             for _ in range(times):
+                spent = _Spending(listener, dialer)
                 said = dialer.json()
-                down = said["download_seconds"]
-                yield Rates(mib / said["upload_seconds"], None if down is None else mib / down)
+                up, down = said["upload_seconds"], said["download_seconds"]
+                if down is None:
+                    yield Rates(mib / up, None, spent.per_gib(mib))
+                else:
+                    yield Rates(mib / up, mib / down, spent.per_gib(2 * mib))
 
 
 def _by_nodes(mib: int, times: int) -> Iterator[Rates]:
@@ -114,5 +129,21 @@ def _by_nodes(mib: int, times: int) -> Iterator[Rates]:
         dialer.ready()
         peer = dialer.ask("dial", addr=address)["peer"]
         for _ in range(times):
+            spent = _Spending(listener, dialer)
             took = dialer.ask("perf", peer=peer, upload=mib * MIB, download=mib * MIB)
-            yield Rates(mib / took["upload_seconds"], mib / took["download_seconds"])
+            yield Rates(mib / took["upload_seconds"], mib / took["download_seconds"], spent.per_gib(2 * mib))
+
+
+class _Spending:
+    """What programs spend from now on."""
+
+    def __init__(self, *programs: Program) -> None:
+        self._programs = programs
+        self._before = self._sum()
+
+    def per_gib(self, mib: int) -> float:
+        """Processor seconds since, per GiB."""
+        return (self._sum() - self._before) * 1024 / mib
+
+    def _sum(self) -> float:
+        return sum(program.cpu() for program in self._programs)
