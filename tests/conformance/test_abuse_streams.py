@@ -43,7 +43,7 @@ from node.wire.identify import MAX_MESSAGE, MAX_MESSAGES
 from node.wire.identify import PROTOCOL as IDENTIFY
 from node.wire.identify import PUSH_PROTOCOL as PUSH
 from node.wire.multistream import MAX_PROPOSALS
-from node.wire.yamux import INITIAL_WINDOW
+from node.wire.yamux import INITIAL_WINDOW, YamuxConfig
 from node.wire.yamux_frames import Flag, Kind, pack
 from tests.support.connections import End
 from tests.support.hostile import GREETING, HOSTILE, Arena, Session, arena, rest, session, stranger
@@ -130,6 +130,21 @@ def test_streams_opened_and_reset_again_and_again_leave_nothing_behind() -> None
                 await mallory.still_answers()
             await node.serves()
             assert connection.streams <= 1  # identify's
+
+    run(main)
+
+
+def test_a_peer_that_acknowledges_no_stream_costs_no_more_than_the_deadline() -> None:
+    async def main() -> None:
+        async with arena() as node, session(node.victim, MALLORY) as mallory:
+            await mallory.still_answers()
+            (connection,) = node.victim.swarm.connections(MALLORY.peer_id())
+            while connection.streams < YamuxConfig().ack_backlog:
+                await connection.new_stream([PING], lazy=True)
+            with pytest.raises(DeadlineExceeded):
+                await connection.new_stream([PING], lazy=True, timeout=0.1)
+            with pytest.raises(DeadlineExceeded):
+                await connection.list_protocols(timeout=0.1)
 
     run(main)
 
