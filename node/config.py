@@ -8,6 +8,7 @@ What is wrong with it is said in one line, and the exit status is 2.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from node.names.keys import KeyType, PrivateKey
 from node.names.multiaddr import Multiaddr
 
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/0"
+KEPT_KEY = "identity.key"
+"""The file in the folder of a node's state."""
 MAX_KEY_FILE = 16384
 """Bytes: an RSA key of 8192 bits takes less than 5 KiB."""
 
@@ -51,7 +54,7 @@ def parse(arguments: Sequence[str]) -> NodeConfig:
             raise ConfigError(f"--listen: {addr} is not /ip4|ip6/…/tcp/…")
     Gater(options.deny, options.allow)
     host = HostConfig(
-        key=_key(options.key, options.key_type),
+        key=_key(options.key, options.key_type, options.state),
         listen=listen,
         relay_client=options.relay_client,
         relay_server=options.role == "relay",
@@ -75,6 +78,7 @@ def _parser() -> _Parser:
     identity(
         "--key-type", choices=[kind.name.lower() for kind in KeyType], default="ed25519", help="kind of a new identity"
     )
+    add("--state", type=Path, metavar="DIR", help="where a new identity is kept, and found again at the next start")
     add("--no-relay-client", dest="relay_client", action="store_false", help="neither reserve nor dial through relays")
     add("--no-dcutr", dest="dcutr", action="store_false", help="do not punch holes")
     add("--punch-attempts", type=_count, default=3, metavar="N", help="punches before giving up (3)")
@@ -85,14 +89,24 @@ def _parser() -> _Parser:
     return parser
 
 
-def _key(file: Path | None, kind: str) -> PrivateKey:
-    if file is None:
-        return PrivateKey.generate(KeyType[kind.upper()])
+def _key(file: Path | None, kind: str, state: Path | None) -> PrivateKey:
+    kept = state / KEPT_KEY if state is not None else None
+    chosen = file or (kept if kept is not None and kept.exists() else None)
     try:
-        with file.open("rb") as opened:
-            return PrivateKey.from_bytes(opened.read(MAX_KEY_FILE))
+        if chosen is not None:
+            return _read_key(chosen)
+        made = PrivateKey.generate(KeyType[kind.upper()])
+        if kept is not None:
+            with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+                opened.write(made.to_bytes())
+        return made
     except (OSError, NodeError) as error:
-        raise ConfigError(f"--key: {error}") from error
+        raise ConfigError(f"{'--key' if file else '--state'}: {error}") from error
+
+
+def _read_key(file: Path) -> PrivateKey:
+    with file.open("rb") as opened:
+        return PrivateKey.from_bytes(opened.read(MAX_KEY_FILE))
 
 
 def _count(text: str) -> int:

@@ -24,7 +24,8 @@ class Own:
         listen = f"/ip4/0.0.0.0/tcp/{launch.port}"
         # -P and PYTHONPATH: the package is found by its own place, whatever the folder of the run holds.
         start = [sys.executable, "-P", "-m", "node", "--name", launch.peer, "--role", launch.role]
-        return [*start, "--listen", listen, *options]
+        # The folder of the peer, where it runs: a peer that is killed and started again is still the same one.
+        return [*start, "--listen", listen, "--state", ".", *options]
 
     def environment(self, launch: Launch, home: Path) -> Mapping[str, str]:
         return {"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE), "LANG": "C.UTF-8"}

@@ -8,6 +8,7 @@ import pytest
 
 from node.__main__ import main
 from node.config import DEFAULT_LISTEN, parse
+from node.errors import ConfigError
 from node.names.keys import KeyType
 from node.names.multiaddr import Multiaddr
 
@@ -73,3 +74,17 @@ def test_arguments_that_cannot_be_used_are_told_in_one_line(
     assert word in said.err
     assert said.err.count("\n") == 1
     assert said.out == ""
+
+
+def test_a_node_with_a_state_comes_back_as_the_same_peer(tmp_path: Path) -> None:
+    first = parse(["--state", str(tmp_path)]).host.key
+    again = parse(["--state", str(tmp_path), "--key-type", "rsa"]).host.key
+    assert first is not None
+    assert again is not None
+    assert again.peer_id() == first.peer_id()
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o600]
+
+
+def test_a_state_that_cannot_be_kept_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--state: .*No such file"):
+        parse(["--state", str(tmp_path / "nowhere")])
