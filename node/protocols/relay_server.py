@@ -97,6 +97,11 @@ class RelayServer:
         best = self._host.swarm.best(peer)
         return best if best is not None and best.path is Path.DIRECT else None
 
+    def _newest_direct(self, peer: PeerId) -> Connection | None:
+        """By the newest a target is reached that has changed its network; the older ones may not have noticed yet."""
+        direct = [each for each in self._host.swarm.by_preference(peer) if each.path is Path.DIRECT]
+        return max(direct, key=lambda each: each.opened_at, default=None)
+
     async def _serve(self, stream: Stream) -> None:
         try:
             async with asyncio.timeout(self._timeouts.message):
@@ -174,7 +179,7 @@ class RelayServer:
 
     async def _stop(self, circuit: CircuitEnds, limit: Limit | None) -> Stream:
         """Ask the target to take the circuit; RelayError when it does not."""
-        connection = self._direct(circuit.target)
+        connection = self._newest_direct(circuit.target)
         if connection is None:
             raise RelayError(Status.CONNECTION_FAILED.name, f"no connection to {circuit.target}")
         stream = await connection.new_stream([STOP_PROTOCOL])
