@@ -25,3 +25,11 @@ class PeerError(LabError):
 
 class PeerUnsupported(PeerError):
     """A peer answered that it does not have what was asked."""
+
+
+class EventError(LabError):
+    """An event that was asked of a running lab makes no sense there; the message names what exists."""
+
+
+class Inconclusive(LabError):
+    """The lab is not what it was declared to be, or could not do what was asked: nothing can be said of the peers."""

@@ -18,15 +18,19 @@ from typing import Any, Protocol
 
 from lab.errors import KernelError, LabError, PeerError
 from lab.kernel.capture import CaptureSet, CaptureStats
+from lab.kernel.changes import Changes
 from lab.kernel.conntrack import ConntrackWatch
 from lab.kernel.network import Network
 from lab.kernel.process import spawn
+from lab.life import Happened, Life
+from lab.model.event import LifeEvent
 from lab.model.impairment import Impairment
-from lab.observe.facts import Facts, gather
+from lab.observe.facts import Facts, Named, gather
 from lab.peers.adapter import Adapter
 from lab.peers.contract import MAX_LINE, Event
 from lab.peers.handle import Peer
 from lab.peers.own import OWN
+from lab.plan.amend import launch_of
 from lab.plan.plan import Launch, Plan, SpaceKind
 from lab.services.running import Services
 
@@ -36,6 +40,8 @@ READY_WITHIN = 30.0
 "Seconds from a peer's start to its first line."
 DRAIN_EVERY = 0.2
 "Seconds between two looks at the capture rings."
+MAX_LIVES = 1000
+"Peers that ended and were started again in one lab."
 QUIET_EVERY, QUIET_LOOKS = 0.02, 3
 "An interface is quiet when this many looks in a row, so many seconds apart, find the same byte count."
 
@@ -56,13 +62,15 @@ class Record(Protocol):
 class Lab:
     """One network and what runs in it. Made by `build`."""
 
-    def __init__(self, plan: Plan, network: Network, record: Record, adapters: Mapping[str, Adapter]) -> None:
-        self.plan = plan
+    def __init__(self, network: Network, record: Record, adapters: Mapping[str, Adapter]) -> None:
         self.network = network
         self.captured: CaptureStats | None = None
         self._record = record
         self._adapters = adapters
         self._peers: dict[str, Peer] = {}
+        self._past: list[Peer] = []
+        self._options: Mapping[str, tuple[str, ...]] = {}
+        self._life = Life(Changes(network), self, record.event)
         self._captures: CaptureSet | None = None
         self._watches: list[ConntrackWatch] = []
         self._drainer: asyncio.Task[None] | None = None
@@ -73,12 +81,17 @@ class Lab:
     async def build(cls, plan: Plan, record: Record, adapters: Mapping[str, Adapter] = ADAPTERS) -> AsyncIterator[Lab]:
         """Make the plan's network; nothing runs in it yet but the lab's own services."""
         network = await asyncio.to_thread(Network.build, plan)
-        lab = cls(plan, network, record, adapters)
+        lab = cls(network, record, adapters)
         try:
             lab._services = Services.start(network)
             yield lab
         finally:
             await lab._close()
+
+    @property
+    def plan(self) -> Plan:
+        """What exists; events change it."""
+        return self.network.plan
 
     @property
     def all_peers(self) -> tuple[Peer, ...]:
@@ -103,17 +116,43 @@ class Lab:
         with self._record.step(name):
             yield
 
+    async def event(self, target: str | Named, what: str | LifeEvent) -> Happened:
+        """Have something happen to a router, a peer or a port: `"reboot"`, `ChangeAddress("11.0.9.2")`.
+
+        Returns when it has happened, as the kernel itself says. Raises `EventError` where it cannot happen, and
+        `Inconclusive` where it should have and did not.
+        """
+        return await self._life.happen(target if isinstance(target, str) else target.name, what)
+
     async def start(self, options: Mapping[str, tuple[str, ...]] | None = None) -> None:
         """Have the links be what they are asked to be, begin recording, start every peer and wait until all are ready.
 
         `options` are further arguments for a peer's program, by peer.
         """
         await asyncio.to_thread(self.network.shape)
+        self._options = options or {}
         await self._start_recording()
         with self._record.step("peers start"):
             async with asyncio.TaskGroup() as group:
                 for launch in self.plan.launches:
-                    group.create_task(self._start_peer(launch, (options or {}).get(launch.peer, ())))
+                    group.create_task(self.start_peer(launch.peer))
+
+    async def start_peer(self, name: str) -> None:
+        """Start a peer, for the first time or after its end; who holds its former handle asks `peer` for the new one.
+
+        Raises `PeerError`.
+        """
+        former = self._peers.get(name)
+        if former is not None:
+            if len(self._past) >= MAX_LIVES:
+                raise LabError(f"{name}: more than {MAX_LIVES} peers have been started again")
+            self._past.append(former)
+        await self._start_peer(launch_of(self.plan, name), self._options.get(name, ()))
+
+    def follow_plan(self) -> None:
+        """Let peers' handles know where their peers are now."""
+        for peer in self._peers.values():
+            peer.launch = launch_of(self.plan, peer.name)
 
     async def set_link(self, name: str, up: Impairment, down: Impairment | None = None) -> None:
         """Change the link of a router or public peer from now on, both ways alike without `down`; a step of its own."""
@@ -137,7 +176,7 @@ class Lab:
         """What the wire and the peers have shown up to now."""
         if self._captures is not None:
             self._captures.drain()
-        events = [event.to_json() for peer in self._peers.values() for event in peer.events]
+        events = [event.to_json() for peer in (*self._past, *self._peers.values()) for event in peer.events]
         return await asyncio.to_thread(gather, self.plan, self._record.capture, events, growing=True)
 
     async def stop_peers(self) -> None:

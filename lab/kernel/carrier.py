@@ -31,16 +31,20 @@ _HEADER = struct.Struct("=IHHIIBxHiII")
 _ATTRIBUTE = struct.Struct("=HH")
 
 
-def await_operational(spaces: Mapping[str, Namespace], interfaces: Mapping[str, Iterable[str]]) -> None:
-    """Block until all of these interfaces, by space, are operational. Raises KernelError for those that stay dead."""
+def await_operational(
+    spaces: Mapping[str, Namespace], interfaces: Mapping[str, Iterable[str]], *, up: bool = True
+) -> None:
+    """Block until all of these interfaces, by space, are operational, or none is. Raises KernelError for the others."""
     deadline = time.monotonic() + DEADLINE
     for space, names in interfaces.items():
         with spaces[space].socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as control:
             control.settimeout(DEADLINE)
             for name in names:
-                while not _is_operational(control, space, name):
+                while _is_operational(control, space, name) is not up:
                     if time.monotonic() > deadline:
-                        raise KernelError(f"{space}: no carrier on {name} after {DEADLINE:g} s")
+                        raise KernelError(
+                            f"{space}: {'no' if up else 'still a'} carrier on {name} after {DEADLINE:g} s"
+                        )
                     time.sleep(_LOOK_EVERY)
 
 

@@ -22,6 +22,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -34,15 +35,15 @@ Flow = tuple[str, int, str, int]
 "Source address and port, destination address and port; ports are 0 where the protocol has none."
 
 _NETLINK_NETFILTER = 12
-_CT_NEW, _CT_DELETE = 0x100, 0x102
+_CT_NEW, _CT_GET, _CT_DELETE = 0x100, 0x101, 0x102
 _GROUPS = 0b111
 "The multicast groups NEW, UPDATE and DESTROY, as bind(2) takes them."
-_NLMSG_ERROR = 2
-_REQUEST_ACK = 0x1 | 0x4
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_REQUEST_ACK, _REQUEST_DUMP = 0x1 | 0x4, 0x1 | 0x300
 _CREATE = 0x400
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
-_TYPE_MASK = 0x3FFF
+_TYPE_MASK, _NESTED = 0x3FFF, 0x8000
 _BUFFER = 1 << 20
 "Bytes of receive buffer asked for; an event is some 200, and the host's rmem_max may allow less."
 _READ_AT_ONCE = 4096
@@ -152,21 +153,85 @@ class ConntrackWatch:
         self._socket.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the table."""
+
+    orig: Flow
+    reply: Flow
+    family: int
+    key: bytes
+    "what the kernel knows it by: its CTA_TUPLE_ORIG, header included"
+
+
 def flush(ns: Namespace) -> None:
     """Drop every entry of a namespace. Raises KernelError."""
-    body = struct.pack("=BBH", socket.AF_UNSPEC, 0, 0)
-    request = _HEADER.pack(_HEADER.size + len(body), _CT_DELETE, _REQUEST_ACK, 1, 0) + body
+    with _conversation(ns) as link:
+        code = _delete(link, socket.AF_UNSPEC, b"")
+    if code:
+        raise KernelError(f"{ns.name}: conntrack flush: {os.strerror(code)}")
+
+
+def entries(ns: Namespace) -> list[Entry]:
+    """Every entry of a namespace. Raises KernelError."""
+    found: list[Entry] = []
+    with _conversation(ns) as link:
+        link.send(_request(_CT_GET, _REQUEST_DUMP, socket.AF_UNSPEC, b""))
+        # Each datagram holds at least one entry, so this ends; the table itself is bounded by nf_conntrack_max.
+        while not _take_entries(link.recv(1 << 16), found):
+            pass
+    return found
+
+
+def forget(ns: Namespace, entry: Entry) -> None:
+    """Drop one entry, if it is still there. Raises KernelError."""
+    with _conversation(ns) as link:
+        code = _delete(link, entry.family, entry.key)
+    if code not in (0, errno.ENOENT):
+        raise KernelError(f"{ns.name}: conntrack: {os.strerror(code)}")
+
+
+@contextmanager
+def _conversation(ns: Namespace) -> Iterator[socket.socket]:
     try:
         with ns.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as link:
             link.settimeout(_ANSWER_WITHIN)
-            link.send(request)
-            answer = link.recv(1 << 16)
+            yield link
     except OSError as error:
-        raise KernelError(f"{ns.name}: conntrack flush: {error}") from error
+        raise KernelError(f"{ns.name}: conntrack: {error}") from error
+
+
+def _request(kind: int, flags: int, family: int, body: bytes) -> bytes:
+    head = struct.pack("=BBH", family, 0, 0)
+    return _HEADER.pack(_HEADER.size + len(head) + len(body), kind, flags, 1, 0) + head + body
+
+
+def _delete(link: socket.socket, family: int, key: bytes) -> int:
+    """Delete one entry, or all if no key is given; returns the error code, 0 if it was done."""
+    link.send(_request(_CT_DELETE, _REQUEST_ACK, family, key))
+    answer = link.recv(1 << 16)
     _, kind, *_ = _HEADER.unpack_from(answer)
     (code,) = struct.unpack_from("=i", answer, _HEADER.size)
-    if kind != _NLMSG_ERROR or code:
-        raise KernelError(f"{ns.name}: conntrack flush: {os.strerror(-code)}")
+    return -int(code) if kind == _NLMSG_ERROR else errno.EPROTO
+
+
+def _take_entries(data: bytes, found: list[Entry]) -> bool:
+    """Read a datagram of the dump; True when it was the last."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, at)
+        if kind == _NLMSG_DONE:
+            return True
+        if kind == _NLMSG_ERROR:
+            (code,) = struct.unpack_from("=i", data, at + _HEADER.size)
+            raise OSError(-code, os.strerror(-code))
+        family = data[at + _HEADER.size]
+        parts = dict(_attributes(data[at + _HEADER.size + 4 : at + length]))
+        raw = parts.get(_TUPLE_ORIG, b"")
+        key = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(raw), _TUPLE_ORIG | _NESTED) + raw
+        found.append(Entry(_tuple(raw)[1], _tuple(parts.get(_TUPLE_REPLY, b""))[1], family, key))
+        at += max((length + 3) & ~3, _HEADER.size)
+    return False
 
 
 def parse_events(data: bytes, router: str, now: float) -> list[ConntrackEvent]:

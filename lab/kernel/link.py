@@ -29,7 +29,7 @@ _BATCH = 64
 _ANSWER_WITHIN = 20.0
 "Seconds; the kernel answers when it is done, and making interfaces waits for others that are being taken down."
 
-_RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
+_RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE = 16, 20, 21, 24
 _NLMSG_ERROR = 2
 _REQUEST_ACK, _CREATE_NEW = 0x1 | 0x4, 0x400 | 0x200
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
@@ -68,6 +68,10 @@ class Links:
         """Switch an interface on."""
         self._link("interface up", index=index, flags=_FLAG_UP, change=_FLAG_UP)
 
+    def switch_off(self, index: int) -> None:
+        """Switch an interface off; the other end of its cable loses the carrier."""
+        self._link("interface down", index=index, change=_FLAG_UP)
+
     def add_bridge(self, index: int, name: str, mac: str | None) -> None:
         """Make a bridge without spanning tree or multicast snooping, switched off."""
         options = [("IFLA_BR_FORWARD_DELAY", 0), ("IFLA_BR_STP_STATE", 0), ("IFLA_BR_MCAST_SNOOPING", 0)]
@@ -100,8 +104,20 @@ class Links:
         kind = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": data})]
         self._link(f"port options {', '.join(options)}", [("IFLA_LINKINFO", {"attrs": kind})], index=index)
 
+    def hand_over(self, index: int, name: str, other_ns: Namespace) -> None:
+        """Move an interface, which leaves its bridge, into another namespace and call it `name` there, switched off."""
+        attrs: list[tuple[str, Any]] = [("IFLA_NET_NS_FD", other_ns.fd), ("IFLA_IFNAME", name)]
+        self._link(f"move to {other_ns.name}", attrs, index=index)
+
     def add_address(self, index: int, address: str) -> None:
         """Give an interface an address with prefix length, `11.0.1.2/24`."""
+        self._address(_RTM_NEWADDR, index, address, f"address {address}")
+
+    def remove_address(self, index: int, address: str) -> None:
+        """Take an address from an interface; with its last one, the interface loses its routes."""
+        self._address(_RTM_DELADDR, index, address, f"no address {address}")
+
+    def _address(self, kind: int, index: int, address: str, what: str) -> None:
         try:
             parsed = ipaddress.ip_interface(address)
         except ValueError as error:
@@ -112,7 +128,7 @@ class Links:
         message["flags"] = _NODAD if parsed.version == 6 else 0
         message["index"] = index
         message["attrs"] = [("IFA_LOCAL", str(parsed.ip)), ("IFA_ADDRESS", str(parsed.ip))]
-        self._queue(message, _RTM_NEWADDR, create=True, what=f"address {address}")
+        self._queue(message, kind, create=kind == _RTM_NEWADDR, what=what)
 
     def add_route(self, destination: str, gateway: str | None, index: int) -> None:
         """Route a prefix, or `default`, to an interface, by a gateway or directly."""

@@ -38,6 +38,7 @@ class Network:
         owned: ExitStack,
     ) -> None:
         self.plan = plan
+        "What holds now; events change it (`lab.kernel.changes`)."
         self.spaces = spaces
         "Every space of the plan, by name."
         self._mappers = mappers

@@ -7,9 +7,11 @@ is no moment without rules, and its maps start empty.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+from typing import Any
 
 from lab.errors import KernelError, MissingCapability
 from lab.kernel.namespace import Namespace
@@ -45,6 +47,21 @@ class Loading:
 def load(ns: Namespace, text: str) -> None:
     """Replace the tables that `text` names by what it says. Raises KernelError, MissingCapability."""
     Loading(ns, text).finish()
+
+
+def command(ns: Namespace, text: str) -> None:
+    """Have nft do what `text` says, all of it or nothing. Raises KernelError, MissingCapability."""
+    source = os.memfd_create("commands", os.MFD_CLOEXEC)
+    with os.fdopen(source, "w+b") as file:
+        file.write(text.encode())
+        file.seek(0)
+        _finish(_start(ns, ["-f", "-"], source), ns.name)
+
+
+def as_json(ns: Namespace, *what: str) -> list[dict[str, Any]]:
+    """What nft lists, such as `sets` or `maps`, as its JSON objects. Raises KernelError, MissingCapability."""
+    listed = json.loads(_finish(_start(ns, ["-j", "list", *what], subprocess.DEVNULL), ns.name))
+    return [entry for entry in listed["nftables"] if "metainfo" not in entry]
 
 
 def listing(ns: Namespace) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,11 @@ class Peer:
     def pid(self) -> int:
         """The process, as numbered in the lab's own PID namespace."""
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether its program has not ended."""
+        return self._ended is None
 
     @property
     def peer_id(self) -> str:
@@ -158,6 +164,16 @@ class Peer:
                     process.kill()
         await process.wait()
         await self._reader
+
+    async def kill(self) -> None:
+        """End it as `kill -9` does; every open question fails. Raises `PeerError` if it had ended by itself."""
+        if self._ended is None:
+            self._ended = f"{self.name} was killed"
+            self._process.kill()
+        status = await self._process.wait()
+        await self._reader
+        if status != -signal.SIGKILL:
+            raise PeerError(f"{self.name} had ended by itself, exit status {status}{self.tail()}")
 
     def tail(self) -> str:
         """The last lines of its stderr, for an error message; empty if there are none."""

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from lab.errors import LabError
+from lab.errors import Inconclusive, KernelError, LabError
 from lab.peers.contract import Event
 
 LAB = "lab"
@@ -80,6 +80,10 @@ def _is_run(path: Path) -> bool:
     return any((path / file).is_file() for file in ("run.json", "results.json"))
 
 
+def _kind(error: BaseException) -> str:
+    return "INCONCLUSIVE" if isinstance(error, Inconclusive | KernelError) else type(error).__name__
+
+
 class Evidence:
     """Writes one run's folder."""
 
@@ -135,7 +139,7 @@ class Evidence:
         try:
             yield
         except BaseException as error:
-            failure = f"{type(error).__name__}: {error}"
+            failure = f"{_kind(error)}: {error}"
             raise
         finally:
             ended = time.time()

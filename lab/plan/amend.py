@@ -1,0 +1,193 @@
+"""A plan as it is after an event: the same network with one thing changed. Pure, so that files can be judged by it too.
+
+    with_address    a router's outer address is another; its rules, the core's side of the cable and the routes follow
+    with_move       a peer is plugged into another router's LAN; the router's end of its cable goes along
+
+A cable's `a` is the socket (a port of the core, or one in a router's bridge), its `b` is whoever is plugged in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv4Network
+from itertools import count
+
+from lab.errors import EventError
+from lab.model import lans
+from lab.plan import names
+from lab.plan.plan import Cable, Launch, Plan, Port, Route, RouterPlan, RuleSet
+
+
+def with_address(plan: Plan, name: str, address: str) -> Plan:
+    """The plan with another outer address for a router; EventError where it cannot have that one."""
+    router = router_of(plan, name)
+    if address == router.wan:
+        raise EventError(f"{name} has the address {address} already")
+    cable = cable_of(plan, name)
+    held = next(held for held in cable.b.addresses if _bare(held) == router.wan)
+    length = IPv4Interface(held).network.prefixlen
+    wanted = IPv4Interface(f"{address}/{length}")
+    socket = cable.a
+    if wanted.ip in IPv4Interface(held).network:
+        _check_free(plan, wanted, None if socket.space == names.CORE else socket.space)
+    else:
+        socket = replace(socket, addresses=(_other_network(plan, cable, wanted),))
+    addresses = tuple(str(wanted) if one == held else one for one in cable.b.addresses)
+    moved = Cable(socket, replace(cable.b, addresses=addresses))
+    gateway = _bare(socket.addresses[0]) if socket.addresses else None
+    return replace(
+        plan,
+        cables=tuple(moved if one == cable else one for one in plan.cables),
+        routes=tuple(_by(gateway, route) if _is_default(route, name) else route for route in plan.routes),
+        rules=tuple(_renamed(rules, name, router.wan, address) for rules in plan.rules),
+        routers=tuple(replace(one, wan=address) if one == router else one for one in plan.routers),
+    )
+
+
+def with_move(plan: Plan, peer: str, target: str, address: str | None = None) -> Plan:
+    """The plan with a peer on another router's LAN; EventError where it cannot go there."""
+    launch, router = launch_of(plan, peer), router_of(plan, target)
+    if launch.router is None:
+        raise EventError(f"{peer} is on the internet and has no LAN to leave")
+    if launch.router == target:
+        raise EventError(f"{peer} is behind {target} already")
+    if getattr(router.nat, "one_to_one", False):
+        raise EventError(f"{target} has a public address for each of its own hosts, and none for a guest")
+    lan = IPv4Network(router.lan)
+    there = IPv4Interface(f"{address or _free_host(plan, router)}/{lan.prefixlen}")
+    if there.ip not in lan:
+        raise EventError(f"{there.ip} is not on {target}'s LAN {lan}")
+    _check_free(plan, there, target)
+    cable = cable_of(plan, peer)
+    socket = Port(target, _free_port(plan, target), bridge=names.LAN, mac=cable.a.mac)
+    moved = Cable(socket, replace(cable.b, addresses=(str(there),)))
+    return replace(
+        plan,
+        cables=tuple(moved if one == cable else one for one in plan.cables),
+        routes=tuple(_by(router.gateway, route) if _is_default(route, peer) else route for route in plan.routes),
+        routers=tuple(_with_hosts(one, launch, target) for one in plan.routers),
+        launches=tuple(_launched(one, router, str(there.ip)) if one == launch else one for one in plan.launches),
+    )
+
+
+def router_of(plan: Plan, name: str) -> RouterPlan:
+    """A router by name; EventError says which there are."""
+    for router in plan.routers:
+        if router.name == name:
+            return router
+    known = ", ".join(router.name for router in plan.routers) or "none"
+    raise EventError(f"no router {name!r} in {plan.topology}; its routers: {known}")
+
+
+def launch_of(plan: Plan, name: str) -> Launch:
+    """A peer by name; EventError says which there are."""
+    for launch in plan.launches:
+        if launch.peer == name:
+            return launch
+    known = ", ".join(launch.peer for launch in plan.launches) or "none"
+    raise EventError(f"no peer {name!r} in {plan.topology}; its peers: {known}")
+
+
+def cable_of(plan: Plan, place: str) -> Cable:
+    """The cable by which a router or a peer is connected outwards, or in which that port (`home-a/lan0`) ends."""
+    space, _, port = place.partition("/")
+    ends = (space, port) if port else None
+    for cable in plan.cables:
+        if ends in ((cable.a.space, cable.a.name), (cable.b.space, cable.b.name)) or place == cable.b.space:
+            return cable
+    known = ", ".join(f"{end.space}/{end.name}" for cable in plan.cables for end in (cable.a, cable.b))
+    raise EventError(f"no cable at {place!r} in {plan.topology}; cables end at: {known}")
+
+
+def core_port(plan: Plan, place: str) -> str:
+    """The port of the core through which all goes that is for a router or a peer."""
+    socket = cable_of(plan, place).a
+    while socket.space != names.CORE:
+        socket = cable_of(plan, socket.space).a
+    return socket.name
+
+
+def _bare(address: str) -> str:
+    return address.partition("/")[0]
+
+
+def _is_default(route: Route, space: str) -> bool:
+    return route.space == space and route.destination == "default"
+
+
+def _by(gateway: str | None, route: Route) -> Route:
+    return route if gateway is None else replace(route, gateway=gateway)
+
+
+def _renamed(rules: RuleSet, space: str, old: str, new: str) -> RuleSet:
+    """All that a rule set knows of the outside is that address."""
+    if rules.space != space:
+        return rules
+    return replace(rules, text=re.sub(rf"(?<![\d.]){re.escape(old)}(?![\d.])", new, rules.text))
+
+
+def _other_network(plan: Plan, cable: Cable, wanted: IPv4Interface) -> str:
+    """The core's side of a cable whose other end gets an address in a network of its own."""
+    if cable.a.space != names.CORE:
+        raise EventError(f"{cable.b.space} is on {cable.a.space}'s LAN; {wanted.ip} is not")
+    if not wanted.ip.is_global:
+        raise EventError(f"{wanted.ip} does not look public, and libp2p would not dial it; try 11.0.99.2")
+    if wanted.ip in (wanted.network.network_address, wanted.network.broadcast_address):
+        raise EventError(f"{wanted.ip} is not a host's address in {wanted.network}")
+    for port in _public_ports(plan):
+        if any(wanted.network.overlaps(IPv4Interface(one).network) for one in port.addresses):
+            raise EventError(
+                f"{wanted.ip} is in a network of {port.space}'s; choose a /{wanted.network.prefixlen} of its own"
+            )
+    side = next(host for host in wanted.network.hosts() if host != wanted.ip)
+    return f"{side}/{wanted.network.prefixlen}"
+
+
+def _public_ports(plan: Plan) -> Iterator[Port]:
+    yield from (port for port in plan.loose if port.name == names.LOOPBACK)
+    yield from (cable.b for cable in plan.cables if cable.a.space == names.CORE)
+
+
+def _check_free(plan: Plan, wanted: IPv4Interface, router: str | None = None) -> None:
+    """Nobody else on the same segment may have it. `router`: the segment is that router's LAN."""
+    if wanted.ip in (wanted.network.network_address, wanted.network.broadcast_address):
+        raise EventError(f"{wanted.ip} is not a host's address in {wanted.network}")
+    for port in _on_lan(plan, router) if router else _all_ports(plan):
+        if any(IPv4Interface(one).ip == wanted.ip for one in port.addresses):
+            raise EventError(f"{wanted.ip} is {port.space}'s")
+
+
+def _all_ports(plan: Plan) -> Iterator[Port]:
+    yield from plan.loose
+    for cable in plan.cables:
+        yield from (cable.a, cable.b)
+
+
+def _on_lan(plan: Plan, router: str) -> Iterator[Port]:
+    yield from (port for port in plan.loose if port.space == router)
+    yield from (cable.b for cable in plan.cables if cable.a.space == router)
+
+
+def _free_host(plan: Plan, router: RouterPlan) -> str:
+    taken = {_bare(one) for port in _on_lan(plan, router.name) for one in port.addresses}
+    for index in range(lans.capacity(router.lan)):
+        if (host := lans.host(router.lan, index)) not in taken:
+            return host
+    raise EventError(f"{router.name}'s LAN {router.lan} has no room for another peer")
+
+
+def _free_port(plan: Plan, router: str) -> str:
+    taken = {cable.a.name for cable in plan.cables if cable.a.space == router}
+    return next(name for name in map(names.lan_port, count()) if name not in taken)
+
+
+def _with_hosts(router: RouterPlan, guest: Launch, target: str) -> RouterPlan:
+    if router.name == target:
+        return replace(router, hosts=(*router.hosts, guest.space))
+    return replace(router, hosts=tuple(host for host in router.hosts if host != guest.space))
+
+
+def _launched(launch: Launch, router: RouterPlan, address: str) -> Launch:
+    return replace(launch, address=address, router=router.name, routers=(router.name, *router.above))
