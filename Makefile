@@ -5,7 +5,7 @@ T ?= two-homes
 ALL ?=
 BIN := .venv/bin
 
-.PHONY: help setup demo matrix nats up run capture explain doctor test check lint types unit lab-tests format bench docs lock proto clean
+.PHONY: help setup demo matrix nats links up run capture explain doctor test check lint types unit lab-tests format bench docs lock proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ matrix: setup ## the same; ARGS="--jobs 2 --repeat 3" for more
 
 nats: setup ## build every NAT preset, measure it, compare with what it declares
 	@$(BIN)/punchlab nats $(ARGS)
+
+links: setup ## ask links for delay, loss, rates, …, one at a time, and measure what they do
+	@$(BIN)/punchlab links $(ARGS)
 
 up: setup ## make up T=two-homes: build it, start the peers, stay until Ctrl-C
 	@$(BIN)/punchlab up $(T) $(ARGS)
@@ -68,6 +71,7 @@ bench: setup ## the numbers, as ratios in one run
 
 docs: setup ## write the generated pages anew
 	@$(BIN)/python -m lab.report.natdoc
+	@$(BIN)/python -m lab.report.linkdoc
 
 clean: ## forget the virtual environment and all runs
 	rm -rf .venv runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

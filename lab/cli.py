@@ -109,6 +109,25 @@ def _nats(arguments: argparse.Namespace) -> int:
     return _in_sandbox(measure)
 
 
+def _links(arguments: argparse.Namespace) -> int:
+    from lab.report.links import link_table, load_table, summary, to_json
+    from lab.report.terminal import stdout
+    from lab.run.links import LOADS, measure_links
+
+    def measure() -> int:
+        report = measure_links(arguments.backend, loads=() if arguments.no_load else LOADS)
+        console = stdout()
+        console.print(link_table(report, console.options.ascii_only))
+        if report.loads:
+            console.print(load_table(report))
+        print(summary(report))
+        if arguments.save:
+            arguments.save.write_text(to_json(report), "utf-8")
+        return OK if all(row.ok for row in report.rows) else NOT_AS_PREDICTED
+
+    return _in_sandbox(measure)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from lab.model.topology import load
     from lab.run.cell import cast
@@ -248,6 +267,10 @@ def _parser() -> argparse.ArgumentParser:
     verb("doctor", _doctor, "tell what this machine offers and what to do where something is missing")
     nats = verb("nats", _nats, "build NATs, measure them, compare with what they declare")
     nats.add_argument("presets", nargs="*", metavar="PRESET", help="only these (default: all)")
+    links = verb("links", _links, "ask links for latency, loss, rates, … one at a time, and measure what they do")
+    links.add_argument("--backend", choices=("netem", "userspace"), help="instead of what this machine would use")
+    links.add_argument("--no-load", action="store_true", help="leave out how many packets a second they carry")
+    links.add_argument("--save", type=Path, metavar="FILE", help="write the measurements there, as JSON")
     matrix = verb("matrix", _matrix, "punch through every pair of NATs", runs, seed)
     _matrix_arguments(matrix)
     for name, run, help in (

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.kernel import capture, nft, portmap, sandbox
+from lab.kernel import capture, netem, nfqueue, nft, portmap, sandbox
 from lab.kernel.conntrack import ConntrackWatch
 from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
@@ -36,6 +36,12 @@ table ip punchlab {
   chain post { type filter hook postrouting priority 110; policy accept;
     meta l4proto udp ct direction original update @m { udp sport : ct original ip saddr . ct original proto-src }
   }
+}
+"""
+_TRIAL_QUEUE = """
+table inet trial {
+  chain handing { }
+  chain forward { type filter hook forward priority filter; policy accept; goto handing; }
 }
 """
 
@@ -105,7 +111,7 @@ def _trials() -> bytes:
         _tried("nat", "nftables maps, address and port translation", _try_rules, advice),
         _tried("conntrack events", "NAT mappings can be watched", _try_conntrack, advice),
         _tried("capture", "packet rings", _try_capture, advice),
-        _netem(),
+        _links(),
     ]
     return json.dumps([asdict(finding) for finding in found]).encode()
 
@@ -139,12 +145,20 @@ def _try_capture() -> None:
         capture.probe(ns)
 
 
-def _netem() -> Finding:
-    """Without netem there are no delays or losses on links; everything else works."""
-    with Namespace("trial") as ns, ns.entered():
-        _, ok = _told("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
-    advice = "install the kernel's extra modules (Ubuntu: linux-modules-extra) and `sudo modprobe sch_netem`"
-    return Finding("netem", ok, "delay and loss on links" if ok else "not in this kernel", advice, needed=False)
+def _links() -> Finding:
+    """Only shaped links need it: everything else works without."""
+    advice = "load modules: `sudo modprobe sch_netem` (Ubuntu: linux-modules-extra), or nfnetlink_queue and nft_compat"
+    with Namespace("trial") as ns:
+        if netem.available(ns):
+            return Finding("links", True, "netem, by the kernel", needed=False)
+        try:
+            nft.load(ns, _TRIAL_QUEUE)
+            nfqueue.add_queue_rules(ns, "trial", [("handing", 1)])
+            with ns.entered():
+                nfqueue.Queue(1).close()
+        except (LabError, OSError) as error:
+            return Finding("links", False, f"no netem in this kernel, and {error}", advice, needed=False)
+    return Finding("links", True, "the userspace link, as this kernel has no netem", needed=False)
 
 
 def _nft() -> Finding:

@@ -10,7 +10,7 @@ from lab.kernel import sandbox
 from lab.kernel.doctor import examine
 
 NAMES = {"python", "kernel", "apparmor", "namespaces", "nft", "iproute2", "miniupnpd", "docker"}
-IN_A_SANDBOX = {"network", "nat", "conntrack events", "capture", "netem"}
+IN_A_SANDBOX = {"network", "nat", "conntrack events", "capture", "links"}
 
 
 def test_it_finds_out_about_everything_a_lab_uses() -> None:
