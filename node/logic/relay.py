@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from node.errors import LocalProtocolError
+from node.logic.addresses import plausible
 from node.logic.observed import IPAddress, observer_group
 from node.wire.relay import Limit, Status
 
@@ -171,11 +172,12 @@ def retry_at(expire: float, now: float) -> float | None:
 def through(relay: PeerId, reserved: Iterable[Multiaddr], remote: Multiaddr) -> tuple[Multiaddr, ...]:
     """Return our addresses `/…/p2p/R/p2p-circuit` at a relay that named `reserved`; `remote` is how we reach it.
 
-    Addresses of other peers or relayed ones are left out; when none remains, the one we used stands in, because a
-    relay that finds none of its own public may send none.
+    Addresses of other peers or relayed ones are left out, and those that cannot mean the relay from where we see it:
+    whoever dials us would dial them. When none remains, the one we used stands in, because a relay that finds none of
+    its own public may send none.
     """
     suffix = f"/p2p/{relay}"
-    own = [addr for addr in reserved if not addr.is_relayed and addr.peer_id in (relay, None)][:RESERVATION_ADDRS]
-    chosen = own or [remote]
+    own = [addr for addr in reserved if not addr.is_relayed and addr.peer_id in (relay, None)]
+    chosen = plausible(own, remote)[:RESERVATION_ADDRS] or [remote]
     bare = [addr.without("p2p") if addr.peer_id else addr for addr in chosen]
     return tuple(dict.fromkeys(addr / suffix / "/p2p-circuit" for addr in bare))

@@ -172,6 +172,13 @@ def test_a_relay_that_names_no_address_of_its_own_is_reached_as_we_reached_it(na
     assert through(RELAY, named, REMOTE) == (Multiaddr(f"{REMOTE}/p2p/{RELAY}/p2p-circuit"),)
 
 
+@pytest.mark.parametrize("somewhere", ["127.0.0.1", "192.168.1.1", "10.0.0.1", "169.254.169.254"])
+def test_a_public_relay_cannot_send_those_who_dial_us_into_their_own_networks(somewhere: str) -> None:
+    named = [Multiaddr.tcp(somewhere, 22), REMOTE]
+    assert through(RELAY, named, REMOTE) == (Multiaddr(f"{REMOTE}/p2p/{RELAY}/p2p-circuit"),)
+    assert len(through(RELAY, named, Multiaddr("/ip4/127.0.0.1/tcp/4001"))) == 2
+
+
 def test_a_relay_cannot_make_us_advertise_without_end() -> None:
     many = [Multiaddr.tcp("11.0.0.1", port) for port in range(1, 200)]
     assert len(through(RELAY, many, REMOTE)) == 16
