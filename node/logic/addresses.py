@@ -54,8 +54,9 @@ def is_public_ip(ip: IPAddress) -> bool:
         return not any(ip in network for network in _NOT_PUBLIC_4)
     if ip.ipv4_mapped is not None:
         return is_public_ip(ip.ipv4_mapped)
-    routed = ip in _GLOBAL_UNICAST_6 or ip in _NAT64
-    return routed and not any(ip in network for network in _NOT_PUBLIC_6)
+    if ip in _NAT64:  # a gateway that does not keep to RFC 6052 §3.1 would carry us to a private network of its own
+        return is_public_ip(IPv4Address(int(ip) & 0xFFFFFFFF))
+    return ip in _GLOBAL_UNICAST_6 and not any(ip in network for network in _NOT_PUBLIC_6)
 
 
 def is_public(addr: Multiaddr) -> bool:
