@@ -25,8 +25,10 @@ def test_the_lab_internet_and_real_addresses_are_public() -> None:
 
 
 def test_no_special_range_is_public() -> None:
-    special = "10.1.2.3 100.64.0.1 127.0.0.1 169.254.1.1 172.31.0.1 192.168.1.1 192.0.2.1 198.18.0.1 198.51.100.1"
-    special += " 203.0.113.9 224.0.0.1 255.255.255.255 0.0.0.0 ::1 :: fe80::1 fd00::1 ff02::1 2001:db8::1 ::ffff:10.0.0.1 64:ff9b::a00:1"
+    special = (
+        "10.1.2.3 100.64.0.1 127.0.0.1 169.254.1.1 172.31.0.1 192.168.1.1 192.0.2.1 198.18.0.1 198.51.100.1 203.0.113.9"
+        " 224.0.0.1 255.255.255.255 0.0.0.0 ::1 :: fe80::1 fd00::1 ff02::1 2001:db8::1 ::ffff:10.0.0.1 64:ff9b::a00:1"
+    )
     for text in special.split():
         assert not is_public_ip(ip_address(text)), text
 
