@@ -21,7 +21,7 @@ from lab.kernel.namespace import Namespace
 from lab.plan.plan import PortMapper
 
 PROGRAM: Final = "miniupnpd"
-INSTALL: Final = "install miniupnpd-nftables (`sudo apt install miniupnpd-nftables`)"
+INSTALL: Final = "install it: sudo apt install --no-install-recommends miniupnpd-nftables"
 ANSWERS_WITHIN: Final = 10.0
 "Seconds from the start to the first answer; the usual is 0.02."
 ENDS_WITHIN: Final = 3.0

@@ -208,6 +208,32 @@ def test_a_lease_is_no_longer_than_the_router_grants(router: Inside) -> None:
     router(check)
 
 
+@pytest.mark.parametrize(("protocol", "code"), [("nat-pmp", 3), ("pcp", 8), ("upnp", 501)])
+def test_a_router_behind_another_refuses_as_its_own_address_is_private(
+    router: Inside, protocol: str, code: int
+) -> None:
+    def check() -> None:
+        text = f"""
+name = "double-nat"
+[router.modem]
+nat = "home"
+[router.home]
+nat = "home"
+at = "modem"
+port-mapping = {ALL}
+[peer.alice]
+at = "home"
+"""
+        with Network.build(build(parse(text, "double-nat.toml"), seed=1)) as network:
+            inner = network.plan.routers[1]
+            asking = CLIENTS[protocol](network.spaces["alice"], network.plan.launches[0].address, inner.gateway)
+            with pytest.raises(RefusedError) as refused:
+                asking.map("udp", PORT, 5001, 60)
+            assert refused.value.code == code
+
+    router(check)
+
+
 def test_nobody_maps_a_port_that_another_host_holds(router: Inside) -> None:
     def check() -> None:
         with built("port-restricted") as network, listening(network.spaces["alice"]) as alice:
@@ -296,7 +322,7 @@ def test_without_the_program_a_topology_that_asks_for_it_gets_one_line(inside: I
                 Network.build(plan_of("port-restricted"))
         assert str(missing.value) == (
             "home offers port mapping, but there is no `miniupnpd` program; "
-            "install miniupnpd-nftables (`sudo apt install miniupnpd-nftables`)"
+            "install it: sudo apt install --no-install-recommends miniupnpd-nftables"
         )
 
     inside(check)
