@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from lab.errors import LabError, MissingCapability, TopologyError
+from lab.errors import EventError, LabError, MissingCapability, TopologyError
 
 if TYPE_CHECKING:
     from lab.lab import Lab
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
-    except TopologyError as error:
+    except (TopologyError, EventError) as error:
         print(f"punchlab: {error}", file=sys.stderr)
         return MISTAKE
     except LabError as error:
@@ -202,6 +202,8 @@ def _announcer(folder: Path) -> Callable[[Lab], None]:
             behind = f"behind {peer.launch.router}" if peer.launch.router else "on the internet"
             print(f"{peer.name:<12} {peer.launch.address:<15} {behind:<20} {peer.peer_id}")
         print(f"\nA shell in one of them: punchlab shell {lab.all_peers[-1].name}")
+        if lab.plan.routers:
+            print(f"Have something happen:  punchlab event {lab.plan.routers[0].name} reboot")
         print(f"Evidence: {folder}\nCtrl-C ends it.", flush=True)
 
     return announce
@@ -212,6 +214,20 @@ def _shell(arguments: argparse.Namespace) -> int:
     from lab.run.up import shell
 
     shell(find_run(arguments.runs, arguments.run), arguments.peer, arguments.argv)
+    return OK
+
+
+def _event(arguments: argparse.Namespace) -> int:
+    from lab.model.event import KINDS
+    from lab.run.events import ask
+    from lab.run.evidence import find_run
+
+    if arguments.target is None:
+        for kind in KINDS.values():
+            targets = ", ".join(sorted(target.value for target in kind.targets))
+            print(f"{kind.usage:<22} {kind.summary}; to {targets}")
+        return OK
+    print(ask(find_run(arguments.runs, arguments.run), arguments.target, " ".join(arguments.what)))
     return OK
 
 
@@ -282,6 +298,10 @@ def _parser() -> argparse.ArgumentParser:
     shell.add_argument("peer", help="a peer, a router, or core")
     shell.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND", help="instead of a shell")
     shell.add_argument("--run", default="latest", help="which running lab (default: latest)")
+    event = verb("event", _event, "have something happen in a running lab; without arguments: what can", runs)
+    event.add_argument("target", nargs="?", help="a router, a peer, or a port such as home-a/lan0")
+    event.add_argument("what", nargs="*", help="reboot, expire, address 11.0.9.2, down, move home-b, …")
+    event.add_argument("--run", default="latest", help="which running lab (default: latest)")
     for name, run, help in (
         ("explain", _explain, "one run as one timeline: packets, mappings, peers' events"),
         ("capture", _capture, "what a run's capture holds, by interface"),

@@ -211,6 +211,8 @@ def _event_entries(events: Iterable[Mapping[str, Any]], names: Names, everything
             continue
         if name == "step":
             yield Entry(float(at), who, "begins" if stage == "begin" else "ends", _step(event, names))
+        elif name == "event" and who == "lab":
+            yield Entry(float(at), who, "event", _happening(event, names))
         else:
             silent = _TOLD if everything else _TOLD | _USUAL
             fields = (f"{key} {_value(value, names)}" for key, value in event.items() if key not in silent and value)
@@ -222,6 +224,16 @@ def _step(event: Mapping[str, Any], names: Names) -> str:
     if "seconds" in event:
         text += f" ({_value(event['seconds'], names)} s)"
     return f"{text}: {_value(event['error'], names)}" if event.get("error") else text
+
+
+def _happening(event: Mapping[str, Any], names: Names) -> str:
+    """`home-a address 11.0.9.2: was 11.0.1.2 (0.041 s)`, or why it did not come to that."""
+    text = _value(f"{event.get('target', '')} {event.get('what', '')}", names)
+    if event.get("error"):
+        text += f" FAILED: {_value(event['error'], names)}"
+    elif event.get("detail"):
+        text += f": {_value(event['detail'], names)}"
+    return f"{text} ({_value(event.get('seconds', 0.0), names)} s)"
 
 
 def _value(value: object, names: Names) -> str:

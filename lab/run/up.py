@@ -18,6 +18,7 @@ from lab.kernel import sandbox
 from lab.kernel.namespace import enter_foreign
 from lab.lab import Lab
 from lab.model.topology import Topology
+from lab.run.events import listening
 from lab.run.evidence import Evidence
 from lab.run.scenario import laboratory
 
@@ -31,9 +32,10 @@ async def up(topology: Topology, evidence: Evidence, seed: int, announce: Callab
     async with laboratory(topology, evidence, seed=seed) as lab:
         spaces = {name: space.fd for name, space in lab.network.spaces.items()}
         evidence.write("lab.json", {"pid": sandbox.host_pid(), "spaces": spaces})
-        announce(lab)
         try:
-            await over.wait()
+            async with listening(lab, evidence.path):
+                announce(lab)
+                await over.wait()
         finally:
             (evidence.path / "lab.json").unlink()
 
