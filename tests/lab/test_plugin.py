@@ -60,6 +60,17 @@ def test_scenarios_run_in_workers_side_by_side(tmp_path: Path) -> None:
     assert len(runs) == 2
 
 
+def test_a_scenario_leaves_nothing_set_up_for_tests_of_other_folders(tmp_path: Path) -> None:
+    plain, scenario = "def test_plain() -> None:\n    assert True\n", SCENARIO.partition("def test_beside_it")[0]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "test_1_plain.py").write_text(plain)
+    (tmp_path / "one" / "test_2_scenario.py").write_text(scenario)
+    status, output = run_pytest(tmp_path, plain, "one")
+
+    assert status == 0, output
+    assert "3 passed" in output
+
+
 def test_a_failing_scenario_shows_its_assertion_and_where_the_evidence_lies(tmp_path: Path) -> None:
     status, output = run_pytest(tmp_path, SCENARIO.replace('"bob"}', '"carol"}'))
 
