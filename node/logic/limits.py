@@ -25,6 +25,8 @@ class Bound:
 
 CONNECTIONS = Bound(total=512, each=8)
 """Open connections, and those to one peer."""
+INBOUND = Bound(total=512, each=64)
+"""Of those, direct inbound ones, and those from one IP address: who makes identities at will must not take all."""
 UPGRADING = Bound(total=128, each=32)
 """Inbound connections that have not proved who they are, and those from one IP address."""
 NEGOTIATING = Bound(total=1024, each=128)

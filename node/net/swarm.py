@@ -28,7 +28,7 @@ from node.errors import (
     SecurityError,
 )
 from node.logic.addresses import Gater, is_tcp, source_for
-from node.logic.limits import CONNECTIONS, UPGRADING, Budget
+from node.logic.limits import CONNECTIONS, INBOUND, UPGRADING, Budget
 from node.names.peerid import PeerId
 from node.net.connection import Connection, Direction, Endpoints, Path
 from node.net.dialler import Dialler
@@ -90,6 +90,7 @@ class Swarm:
         self._punches = Punches()
         self._connections: dict[PeerId, list[Connection]] = {}
         self._open = Budget(CONNECTIONS)
+        self._inbound = Budget(INBOUND)
         self._upgrading = Budget(UPGRADING)
         self._tasks = Tasks()
         self._connected: list[Callable[[Connection], None]] = []
@@ -255,7 +256,7 @@ class Swarm:
             muxed = await upgrade(
                 raw, key=self.key, role=role, expected=expected, config=UpgradeConfig(timeout=timeout)
             )
-            self._admit(muxed.remote_peer)
+            self._admit(muxed.remote_peer, endpoints)
         except BaseException:
             raw.abort()
             raise
@@ -266,16 +267,22 @@ class Swarm:
         connection.start(self._gone)  # may end it at once, so those who hear of its end have heard of its beginning
         return connection
 
-    def _admit(self, peer: PeerId) -> None:
+    def _admit(self, peer: PeerId, endpoints: Endpoints) -> None:
         if self._closed:
             raise ConnectionClosed("the node is closing")
         if peer == self.peer_id:
             raise PeerIdMismatch("the peer has our own identity")
         if not self._open.take(peer):
             raise LimitExceeded(f"too many connections: {self._open.taken}, {self._open.taken_by(peer)} of {peer}")
+        ip = endpoints.remote.ip
+        if _is_from_outside(endpoints) and not self._inbound.take(ip):
+            self._open.give(peer)
+            raise LimitExceeded(f"too many inbound connections: {self._inbound.taken_by(ip)} from {ip}")
 
     def _gone(self, connection: Connection, why: str) -> None:
         self._open.give(connection.peer)
+        if _is_from_outside(connection):
+            self._inbound.give(connection.remote.ip)
         remaining = self._connections[connection.peer]
         remaining.remove(connection)
         if not remaining:
@@ -323,3 +330,8 @@ class Swarm:
         await self._dialler.close()
         await asyncio.gather(*(connection.close("the node is closing") for connection in self.connections()))
         await self._tasks.close()
+
+
+def _is_from_outside(connection: Endpoints | Connection) -> bool:
+    """Whether a remote IP address came by itself, and is the peer's and not its relay's."""
+    return connection.direction is Direction.INBOUND and connection.path is Path.DIRECT

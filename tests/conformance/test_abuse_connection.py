@@ -21,9 +21,9 @@ from node.errors import (
     RemoteProtocolError,
     SecurityError,
 )
-from node.events import Connected
+from node.events import Connected, Disconnected
 from node.host import Host, HostConfig
-from node.logic.limits import CONNECTIONS, NEGOTIATING, UPGRADING
+from node.logic.limits import CONNECTIONS, INBOUND, NEGOTIATING, UPGRADING
 from node.names import fields
 from node.names.keys import PrivateKey
 from node.names.multiaddr import Multiaddr
@@ -437,6 +437,24 @@ def test_connections_beyond_a_peers_share_are_refused_and_nobody_elses() -> None
                 await rest(one_more.raw)
             await node.reports.error(LimitExceeded, f"{CONNECTIONS.each} of {MALLORY.peer_id()}")
             await node.serves()
+
+    run(main)
+
+
+def test_identities_without_end_from_one_address_do_not_take_all_connections() -> None:
+    async def main() -> None:
+        async with arena() as node, contextlib.AsyncExitStack() as stack:
+            for _ in range(INBOUND.each):
+                mallory = await stack.enter_async_context(session(node.victim, PrivateKey.generate()))
+                await mallory.still_answers()
+            async with session(node.victim, PrivateKey.generate()) as one_more:
+                await rest(one_more.raw)
+            await node.reports.error(LimitExceeded, f"{INBOUND.each} from 127.0.0.66")
+            await node.serves()
+            await mallory.raw.close()
+            await node.seen.wait(Disconnected)
+            async with session(node.victim, PrivateKey.generate()) as instead:
+                await instead.still_answers()
 
     run(main)
 
