@@ -36,16 +36,16 @@ class Start:
 
 
 def run(starts: int, rounds: int, count: int) -> Section:
-    """Start everything `starts` times in turn; `rounds` rounds of `count` handshakes."""
+    """Start everything `starts` times in turn, and once before to warm up; `rounds` rounds of `count` handshakes."""
     foreign, notes = available()
     programs: dict[str, Callable[[], Start]] = {"bare python": lambda: _start(ONE_LINE), "our node": _own}
     for each in foreign:
         programs[each.name] = lambda command=(*each.command, "listen"): _start(command)  # type: ignore[misc]
     seen: dict[str, list[Start]] = {name: [] for name in programs}
-    for _ in range(starts):
+    for _ in range(1 + starts):
         for name, start in programs.items():
             seen[name].append(start())
-    figures = [figure for name, values in seen.items() for figure in _tell(name, values)]
+    figures = [figure for name, values in seen.items() for figure in _tell(name, values[1:])]
     return Section("node", "A node: start, memory, handshakes", (*figures, *_handshakes(rounds, count)), (*notes,))
 
 

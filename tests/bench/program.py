@@ -106,7 +106,8 @@ class Node(Program):
 
     def __init__(self, name: str) -> None:
         command = ["-P", "-m", "node", "--name", name, "--listen", "/ip4/127.0.0.1/tcp/0", "--log-level", "warning"]
-        super().__init__([sys.executable, *command], {"PYTHONPATH": str(ROOT)})
+        # A node starts from compiled modules, as in a lab, whatever the benchmark's own environment says.
+        super().__init__([sys.executable, *command], {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""})
         self._id = 0
 
     def __enter__(self) -> Node:
