@@ -11,6 +11,7 @@ Everything it makes ends with the block: peers first, so that the captures see h
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -31,7 +32,9 @@ from lab.peers.contract import MAX_LINE, Event
 from lab.peers.handle import Peer
 from lab.peers.own import OWN
 from lab.plan.amend import launch_of
+from lab.plan.names import DNS
 from lab.plan.plan import Launch, Plan, SpaceKind
+from lab.services.authority import Reply
 from lab.services.running import Services
 
 ADAPTERS: Mapping[str, Adapter] = {adapter.name: adapter for adapter in (OWN,)}
@@ -83,7 +86,7 @@ class Lab:
         network = await asyncio.to_thread(Network.build, plan)
         lab = cls(network, record, adapters)
         try:
-            lab._services = Services.start(network)
+            lab._services = await Services.start(network, lab._asked)
             yield lab
         finally:
             await lab._close()
@@ -225,7 +228,14 @@ class Lab:
             self._record.line(launch.peer, direction, raw)
 
         peer = self._peers[launch.peer] = Peer(launch, process, stderr, said, self._record.event)
-        await peer.ready(READY_WITHIN)
+        info = await peer.ready(READY_WITHIN)
+        if self._services is not None:
+            self._services.announce(launch.peer, info.peer)
+
+    def _asked(self, reply: Reply) -> None:
+        """A question to the name server is an event of its own."""
+        told = {"name": reply.name, "type": reply.kind, "outcome": reply.outcome, "delay": reply.delay}
+        self._record.event(Event(DNS, "asked", time.time(), told))
 
     async def _close(self) -> None:
         try:
@@ -238,7 +248,7 @@ class Lab:
             for watch in self._watches:
                 watch.close()
             if self._services is not None:
-                self._services.close()
+                await self._services.close()
             if self._captures is not None:
                 self.captured = await asyncio.to_thread(self._captures.stop)
             links = self.network.links

@@ -45,6 +45,12 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
         ("lab.peers", "lab.observe", "lab.run", "lab.report"),
         "kernel makes plans exist and judges nothing",
     ),
+    (
+        "lab/services",
+        ("lab.peers", "lab.observe", "lab.run", "lab.report", "lab.lab"),
+        "services are part of the network, like its NATs; who uses them and who judges is not theirs to know",
+    ),
+    ("lab/kernel", ("lab.services",), "the kernel makes a network; what runs in it comes after"),
     ("lab/peers", ("lab.kernel", "lab.observe", "lab.run", "lab.report"), "a peer is a process and its lines"),
     (
         "lab/observe",

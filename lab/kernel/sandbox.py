@@ -115,6 +115,11 @@ def host_pid() -> int:
     return int(os.environ.get(_HOST_PID, os.getpid()))
 
 
+def inside() -> bool:
+    """Whether this process is the PID 1 of a sandbox, with mounts of its own."""
+    return os.getpid() == 1 and _HOST_PID in os.environ
+
+
 @contextmanager
 def _signals_held() -> Iterator[set[int]]:
     """Block the signals that are passed on, so that none is lost between fork and wait; gives the mask before."""

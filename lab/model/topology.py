@@ -25,6 +25,7 @@ from typing import Final
 
 from lab.errors import TopologyError
 from lab.model import lans, placing
+from lab.model.dns import Dns, read_dns
 from lab.model.firewall import Firewall, read_firewall
 from lab.model.impairment import Link
 from lab.model.link_keys import read_distances, read_link, read_region
@@ -52,7 +53,7 @@ NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,14}")
 "of a router or a peer: an interface of the core is called so, and Linux has 15 bytes for that"
 TITLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 "of a topology: part of the name of a run's folder"
-RESERVED: Final = frozenset({INTERNET, "core", "lab", "lo", "all", "default"})
+RESERVED: Final = frozenset({INTERNET, "core", "dns", "lab", "lo", "all", "default"})
 
 PEER_KEYS_LATER: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -125,6 +126,8 @@ class Topology:
     "what that file said, or would say"
     distances: tuple[tuple[str, str, float], ...] = ()
     "seconds one way from region to region"
+    dns: Dns | None = None
+    "its name service; None: names resolve to nothing"
 
     def router(self, name: str) -> Router:
         """The router of that name; KeyError if there is none."""
@@ -182,7 +185,7 @@ def load(path: Path | str) -> Topology:
 def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     """The topology of a TOML text; TopologyError names the file, the line, the table and what is allowed."""
     top = read(text.replace("\r\n", "\n"), filename)
-    top.check_keys(("name", "summary", "router", "peer", "region"))
+    top.check_keys(("name", "summary", "router", "peer", "region", "dns"))
     name = top.text("name", '"two-homes"')
     if not TITLE.fullmatch(name):
         raise top.error("name", "must be 1 to 64 letters, digits, dots, hyphens and underscores")
@@ -199,7 +202,8 @@ def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     switches = read_switches(tables["router"])
     routers = tuple(replace(router, switch=switches[router.name]) for router in routers)
     _check_sizes(top, routers, peers)
-    return Topology(name, summary, routers, peers, path, text, distances)
+    dns = read_dns(top, [router.name for router in routers], [peer.name for peer in peers])
+    return Topology(name, summary, routers, peers, path, text, distances, dns)
 
 
 def _regions(tables: list[tuple[str, Table]]) -> tuple[tuple[tuple[str, str, float], ...], list[str]]:

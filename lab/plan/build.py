@@ -17,6 +17,7 @@ from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.plan import addressing, names
 from lab.plan.firewall import firewall_rules
 from lab.plan.links import lay_links
+from lab.plan.naming import add_dns
 from lab.plan.plan import Cable, Capture, Launch, Plan, Port, Route, RouterPlan, RuleSet, Space, SpaceKind
 from lab.plan.portmap import offer_ports
 from lab.plan.ruleset import POOL_BASES, ruleset
@@ -73,7 +74,8 @@ def build(topology: Topology, seed: int) -> Plan:
         captures=_flat(part.captures for part in parts),
         vantages=addressing.VANTAGES,
     )
-    return offer_ports(topology, lay_links(topology, lay_lans(topology, plan)))
+    plan = offer_ports(topology, lay_links(topology, lay_lans(topology, plan)))
+    return add_dns(topology, plan, QUIET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from lab.model.firewall import Firewall
 from lab.model.nat import Nat
 from lab.plan.shaping import NOT_SHAPED, Shaping
 from lab.plan.switching import LanPlan
+from lab.plan.zone import DnsPlan
 
 
 class SpaceKind(Enum):
@@ -170,3 +171,5 @@ class Plan:
     lans: tuple[LanPlan, ...] = ()
     "those that are more than a plain switch"
     port_mappers: tuple[PortMapper, ...] = ()
+    dns: DnsPlan | None = None
+    "the name server, if there is one"

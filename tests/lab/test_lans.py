@@ -67,11 +67,11 @@ def measure(plan: Plan, declared: Plan | None = None) -> dict[str, LanCertificat
 
     async def main() -> list[LanCertificate]:
         with Network.build(plan) as network:
-            services = Services.start(network)
+            services = await Services.start(network, lambda _: None)
             try:
                 return await certify_lans(network, declared or plan, settled_within=0.3 if declared else 3.0)
             finally:
-                services.close()
+                await services.close()
 
     return {certificate.router: certificate for certificate in asyncio.run(main())}
 

@@ -1,0 +1,131 @@
+"""The lab's name server: UDP and TCP, port 53, in a namespace of its own. What it answers is `authority`'s business."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from lab.kernel.namespace import Namespace
+from lab.plan.zone import DnsPlan
+from lab.services.authority import Authority, Reply
+
+PORT: Final = 53
+MAX_WAITING: Final = 1000
+"answers that are late on purpose; a question beyond gets none"
+MAX_CONNECTIONS: Final = 100
+IDLE: Final = 10.0
+"Seconds that a connection may be silent (RFC 7766 §6.2.3)."
+_LENGTH = struct.Struct("!H")
+
+
+class NameServer:
+    """A server from `start` to `close`. `on_reply` hears of every question that is one."""
+
+    def __init__(self, plan: DnsPlan, on_reply: Callable[[Reply], None]) -> None:
+        self.authority = Authority(plan)
+        self._address = plan.address
+        self._on_reply = on_reply
+        self._transport: asyncio.DatagramTransport | None = None
+        self._server: asyncio.Server | None = None
+        self._waiting: set[asyncio.TimerHandle] = set()
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self, space: Namespace) -> None:
+        """Listen; raises OSError where it cannot."""
+        loop = asyncio.get_running_loop()
+        datagrams, connections = (_bound(space, kind, self._address) for kind in ("udp", "tcp"))
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
+        self._server = await asyncio.start_server(self._accept, sock=connections)
+
+    async def close(self) -> None:
+        """Stop, and answer nobody any more."""
+        for handle in self._waiting:
+            handle.cancel()
+        self._waiting.clear()
+        if self._transport is not None:
+            self._transport.close()
+        if self._server is not None:
+            self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def datagram(self, data: bytes, source: tuple[str, int]) -> None:
+        """Answer a question that came by UDP."""
+        reply = self._ask(data, by_tcp=False)
+        if reply is None or reply.wire is None:
+            return
+        if not reply.delay:
+            self._send(reply.wire, source)
+        elif len(self._waiting) < MAX_WAITING:
+            self._send_later(reply.wire, source, reply.delay)
+
+    def _send_later(self, wire: bytes, source: tuple[str, int], delay: float) -> None:
+        def send() -> None:
+            self._waiting.discard(handle)
+            self._send(wire, source)
+
+        handle = asyncio.get_running_loop().call_later(delay, send)
+        self._waiting.add(handle)
+
+    def _send(self, wire: bytes, source: tuple[str, int]) -> None:
+        if self._transport is not None:
+            self._transport.sendto(wire, source)
+
+    def _ask(self, data: bytes, *, by_tcp: bool) -> Reply | None:
+        reply = self.authority.reply(data, by_tcp=by_tcp)
+        if reply is not None:
+            self._on_reply(reply)
+        return reply
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._connections) >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._connections.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+            return  # whoever asks by TCP and goes away has no answer to get
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with asyncio.timeout(IDLE):
+                (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+                question = await reader.readexactly(length)
+            reply = self._ask(question, by_tcp=True)
+            if reply is None:
+                return
+            if reply.wire is not None:
+                await asyncio.sleep(reply.delay)
+                writer.write(_LENGTH.pack(len(reply.wire)) + reply.wire)
+                async with asyncio.timeout(IDLE):
+                    await writer.drain()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, server: NameServer) -> None:
+        self._server = server
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._server.datagram(data, addr)
+
+
+def _bound(space: Namespace, kind: str, address: str) -> socket.socket:
+    made = space.socket(socket.AF_INET, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setblocking(False)
+        made.bind((address, PORT))
+    except OSError:
+        made.close()
+        raise
+    return made
