@@ -38,7 +38,7 @@ def _tried() -> Iterator[tuple[Nat | None, str]]:
     for mapping, filtering, unsolicited in product(Mapping, Filtering, _REFUSING):
         yield _made(mapping, filtering, unsolicited=unsolicited)
     for mapping, filtering, ports, pooling in product(Mapping, Filtering, Ports, Pooling):
-        if ports is Ports.PRESERVING_THEN_SEQUENTIAL and mapping is not Mapping.ADDRESS_AND_PORT_DEPENDENT:
+        if ports is Ports.PRESERVING_THEN_SEQUENTIAL:
             continue  # on addresses of their own, two hosts do not meet at a port, and nothing follows
         if ports is Ports.PRESERVING or filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT:
             yield _made(mapping, filtering, ports, pooling=pooling, public_addresses=ADDRESSES)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from lab.model.nat import Nat
+from typing import Final
+
+from lab.model.nat import Filtering, Mapping, Nat, Ports, Unsolicited
 from lab.model.topology import Router, Topology
 from lab.model.units import format_duration
+
+_PLAIN: Final = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.PRESERVING)
 
 
 def to_toml(topology: Topology) -> str:
@@ -24,11 +28,37 @@ def nat_to_toml(nat: Nat) -> str:
         "mapping": _quoted(nat.mapping.value),
         "filtering": _quoted(nat.filtering.value),
         "ports": _quoted(nat.ports.value),
-        "hairpin": "true" if nat.hairpin else "false",
+        "hairpin": _quoted(nat.hairpin.value),
         "udp-timeout": _quoted(format_duration(nat.udp_timeout)),
         "tcp-timeout": _quoted(format_duration(nat.tcp_timeout)),
     }
+    keys |= {key: text for key, text in _seldom(nat).items() if text != _seldom(_PLAIN).get(key)}
     return "{ " + ", ".join(f"{key} = {value}" for key, value in keys.items()) + " }"
+
+
+def nat_words(nat: Nat) -> str:
+    """A NAT in one line, for people: what it says, without what is as in most NATs."""
+    kinds = (nat.mapping.value, nat.filtering.value)
+    words = [" / ".join(kind.removesuffix("-independent").removesuffix("-dependent") for kind in kinds)]
+    words.append(nat.ports.value)
+    words += [f"hairpin {nat.hairpin.value}"] if nat.hairpin else []
+    words += [f"answers {nat.unsolicited.value}"] if nat.unsolicited is not Unsolicited.DROP else []
+    if nat.public_addresses > 1:
+        words.append(f"{nat.public_addresses} addresses, {nat.pooling.value}")
+    return ", ".join([*words, "one-to-one"] if nat.one_to_one else words)
+
+
+def _seldom(nat: Nat) -> dict[str, str]:
+    """What is only written where it is not as in most NATs."""
+    keys = {
+        "udp-new-timeout": _quoted(format_duration(nat.udp_new_timeout)),
+        "tcp-transitory-timeout": _quoted(format_duration(nat.tcp_transitory_timeout)),
+        "unsolicited": _quoted(nat.unsolicited.value),
+        "public-addresses": str(nat.public_addresses),
+        "pooling": _quoted(nat.pooling.value),
+        "one-to-one": "true" if nat.one_to_one else "false",
+    }
+    return keys | ({"block-size": str(nat.block_size)} if nat.ports is Ports.BLOCK else {})
 
 
 def _nat(router: Router) -> str:

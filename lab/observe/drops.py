@@ -77,7 +77,7 @@ def find_drops(plan: Plan, wire: Wire, *, growing: bool = False) -> tuple[Drop, 
 
 def _arrives(router: RouterPlan, packet: Packet) -> bool:
     """Whether this is a packet to the router's public address, from the internet or from its own LAN."""
-    return packet.dst == router.wan and packet.interface in (wan_of(router.name), lan_of(router.name))
+    return packet.dst in router.publics and packet.interface in (wan_of(router.name), lan_of(router.name))
 
 
 def _stopped(router: RouterPlan, packet: Packet) -> bool:
@@ -95,7 +95,7 @@ def _let_out(router: RouterPlan, packet: Packet, wire: Wire) -> bool:
 
 def _let_in(router: RouterPlan, packet: Packet, wire: Wire) -> bool:
     lan = lan_of(router.name)
-    return any(seen.interface == lan and seen.dst != router.wan for seen in wire.sightings(packet))
+    return any(seen.interface == lan and seen.dst not in router.publics for seen in wire.sightings(packet))
 
 
 class _Past:
@@ -103,7 +103,7 @@ class _Past:
 
     def __init__(self, router: RouterPlan, packets: Iterable[Packet]) -> None:
         wan = wan_of(router.name)
-        self.packets = [packet for packet in packets if packet.interface == wan and packet.src == router.wan]
+        self.packets = [packet for packet in packets if packet.interface == wan and packet.src in router.publics]
         self._by_port: dict[tuple[str, int], list[Packet]] = {}
         for packet in self.packets:
             self._by_port.setdefault((packet.proto, packet.sport), []).append(packet)

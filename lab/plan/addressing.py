@@ -25,9 +25,9 @@ def core_side(neighbour: int) -> str:
     return f"11.0.{neighbour}.1"
 
 
-def neighbour_side(neighbour: int) -> str:
-    """That neighbour's own, public address."""
-    return f"11.0.{neighbour}.2"
+def neighbour_side(neighbour: int, index: int = 0) -> str:
+    """That neighbour's own, public address; of several, the one with that number."""
+    return f"11.0.{neighbour}.{2 + index}"
 
 
 def carrier_vantages(carrier: int) -> tuple[str, str]:

@@ -6,13 +6,13 @@ else is on the bridge of the router that it is behind (`lab.plan.addressing` dra
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from lab.errors import TopologyError
 from lab.model import lans
-from lab.model.nat import Nat
+from lab.model.nat import ICMP_TIMEOUT, Nat, Unsolicited
 from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.plan import addressing, names
 from lab.plan.firewall import firewall_rules
@@ -20,7 +20,7 @@ from lab.plan.links import lay_links
 from lab.plan.naming import add_dns
 from lab.plan.plan import Cable, Capture, Launch, Plan, Port, Route, RouterPlan, RuleSet, Space, SpaceKind
 from lab.plan.portmap import offer_ports
-from lab.plan.ruleset import POOL_BASES, ruleset
+from lab.plan.ruleset import public_addresses, ruleset
 from lab.plan.switching import lay_lans
 
 _T = TypeVar("_T")
@@ -39,19 +39,10 @@ FORWARDING: Final[Sysctls] = (
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
 )
-TCP_LIFETIMES: Final = {
-    "established": 432000,
-    "syn_sent": 120,
-    "syn_recv": 60,
-    "fin_wait": 120,
-    "close_wait": 60,
-    "last_ack": 30,
-    "time_wait": 120,
-    "close": 10,
-    "max_retrans": 300,
-    "unacknowledged": 300,
-}
-"the kernel's seconds for the states of a TCP flow (nf_conntrack_proto_tcp.c); no flow may outlive its mapping"
+TCP_TRANSITORY: Final = ("syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack")
+"the states of connections that open or close (RFC 5382 §5)"
+TCP_LIFETIMES: Final = {"time_wait": 120.0, "close": 10.0, "max_retrans": 300.0, "unacknowledged": 300.0}
+"the kernel's seconds for the other states (nf_conntrack_proto_tcp.c); no flow may outlive its mapping"
 
 
 def build(topology: Topology, seed: int) -> Plan:
@@ -89,12 +80,15 @@ class _Socket:
     address: str
     "of who is plugged in"
     length: int
+    more: tuple[str, ...] = ()
+    "further addresses of a router that has several public ones"
 
     def cable(self, name: str, port: str, seed: int) -> Cable:
         """The cable between the socket and that port of `name`."""
         held = () if self.bridge else (f"{self.gateway}/{self.length}",)
         here = Port(self.space, self.port, held, self.bridge, names.mac(seed, self.space, self.port))
-        there = Port(name, port, (f"{self.address}/{self.length}",), mac=names.mac(seed, name, port))
+        addresses = tuple(f"{address}/{self.length}" for address in (self.address, *self.more))
+        there = Port(name, port, addresses, mac=names.mac(seed, name, port))
         return Cable(here, there)
 
 
@@ -102,9 +96,16 @@ def _sockets(topology: Topology) -> dict[str, _Socket]:
     """The socket of every router, every peer and every probe's host, by name."""
     outer = [router.name for router in topology.routers if router.at == INTERNET]
     publics = [peer.name for peer in topology.peers if peer.public]
+    wanted = {router.name: _public_addresses(topology, router) for router in topology.routers}
     sockets = {
         name: _Socket(
-            names.CORE, name, None, addressing.core_side(number), addressing.neighbour_side(number), length=24
+            names.CORE,
+            name,
+            None,
+            addressing.core_side(number),
+            addressing.neighbour_side(number),
+            length=24,
+            more=tuple(addressing.neighbour_side(number, index) for index in range(1, wanted.get(name, 1))),
         )
         for number, name in enumerate([*outer, *publics], 1)
     }
@@ -120,6 +121,14 @@ def _hosts(topology: Topology, router: Router) -> tuple[str, ...]:
     """The hosts next to a router: its peers, or hosts to probe it from where there are only routers."""
     peers = tuple(peer.name for peer in topology.peers if peer.at == router.name)
     return peers or names.probe_hosts(router.name)
+
+
+def _public_addresses(topology: Topology, router: Router) -> int:
+    """How many addresses a router has outside; only the internet has several for one."""
+    count = public_addresses(router.nat, len(_hosts(topology, router)) + len(_inner(topology, router)))
+    if count > 1 and router.at != INTERNET:
+        raise TopologyError(f"{router.name} is behind {router.at}, which gives it one address: it cannot have {count}")
+    return count
 
 
 def _inner(topology: Topology, router: Router) -> tuple[str, ...]:
@@ -144,14 +153,14 @@ def _home(topology: Topology, router: Router, sockets: dict[str, _Socket], seed:
     socket = sockets[router.name]
     hosts = [_host(name, sockets[name], seed) for name in _hosts(topology, router)]
     plan = _router_plan(topology, router, socket)
-    base = random.Random(f"{seed}/{router.name}").choice(POOL_BASES)
+    subscribers = tuple(sockets[name].address for name in (*plan.hosts, *plan.inner))
     bridge = Port(
         router.name,
         names.LAN,
         (f"{plan.gateway}/{lans.length(plan.lan)}",),
         mac=names.mac(seed, router.name, names.LAN),
     )
-    rules = [RuleSet(router.name, ruleset(router.nat, socket.address, base))]
+    rules = [RuleSet(router.name, ruleset(router.nat, plan.publics, subscribers, f"{seed}/{router.name}"))]
     if router.firewall is not None:
         rules.append(RuleSet(router.name, firewall_rules(router.firewall)))
     return _Part(
@@ -189,6 +198,7 @@ def _router_plan(topology: Topology, router: Router, socket: _Socket) -> RouterP
         outside=socket.space,
         vantages=_vantages_of(topology, above[0]) if above else addressing.VANTAGES,
         firewall=router.firewall,
+        publics=(socket.address, *socket.more),
     )
 
 
@@ -216,14 +226,17 @@ def _host(name: str, socket: _Socket, seed: int) -> _Part:
 
 def _nat_sysctls(nat: Nat) -> Sysctls:
     """Conntrack's lifetimes are the mapping's, or there would be two; and bridged frames stay out of the NAT chains."""
-    udp, tcp = round(nat.udp_timeout), round(nat.tcp_timeout)
-    lifetimes = {"udp_timeout": udp, "udp_timeout_stream": udp}
-    lifetimes |= {f"tcp_timeout_{state}": min(tcp, seconds) for state, seconds in TCP_LIFETIMES.items()}
+    tcp = {"established": nat.tcp_timeout, **dict.fromkeys(TCP_TRANSITORY, nat.tcp_transitory_timeout)}
+    tcp |= {state: min(nat.tcp_timeout, seconds) for state, seconds in TCP_LIFETIMES.items()}
+    udp = {"udp_timeout": nat.udp_new_timeout, "udp_timeout_stream": nat.udp_timeout, "icmp_timeout": ICMP_TIMEOUT}
+    lifetimes = udp | {f"tcp_timeout_{state}": seconds for state, seconds in tcp.items()}
     return (
         ("bridge/bridge-nf-call-iptables", "0"),
         ("netfilter/nf_conntrack_events", "1"),
         ("netfilter/nf_conntrack_timestamp", "1"),
-        *((f"netfilter/nf_conntrack_{name}", str(seconds)) for name, seconds in lifetimes.items()),
+        *((f"netfilter/nf_conntrack_{name}", f"{seconds:.0f}") for name, seconds in lifetimes.items()),
+        # One error a second and sender is what the kernel allows; a NAT that refuses answers everybody.
+        *([("ipv4/icmp_ratelimit", "0")] if nat.unsolicited is Unsolicited.ICMP else []),
     )
 
 

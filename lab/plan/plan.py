@@ -88,6 +88,8 @@ class RouterPlan:
     nat: Nat
     wan: str
     "its outer address, without prefix length: public, or on the LAN of the router that it is behind"
+    publics: tuple[str, ...]
+    "all its outer addresses, `wan` first"
     lan: str
     "the LAN's prefix, `192.168.1.0/24`"
     gateway: str

@@ -196,7 +196,7 @@ def _who_is_where(story: Story) -> Iterator[Text]:
 
 def _nat(nat: Nat) -> str:
     text = f"mapping {nat.mapping.value}, filtering {nat.filtering.value}, ports {nat.ports.value}"
-    return f"{text}, hairpin" if nat.hairpin else text
+    return f"{text}, hairpin {nat.hairpin.value}" if nat.hairpin else text
 
 
 def _rows(entries: tuple[Entry, ...]) -> Iterator[tuple[Text, ...]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lab.model.classical import CLASSICAL
-from lab.model.nat import LONGEST, SHORTEST, TCP_TIMEOUT, UDP_TIMEOUT, Filtering, Mapping, Nat, Ports
+from lab.model.nat import LONGEST, SHORTEST, TCP_TIMEOUT, UDP_TIMEOUT, Filtering, Hairpinning, Mapping, Nat, Ports
 from lab.model.presets import PRESETS
 from lab.model.punch import can_hairpin, can_punch
 from lab.model.units import format_duration
@@ -31,8 +31,11 @@ FILTERING: Final = {
 }
 PORTS: Final = {
     Ports.PRESERVING: "The inner port where it is free, otherwise any free one.",
+    Ports.PRESERVING_THEN_SEQUENTIAL: "The inner port where it is free, otherwise the next of a run.",
     Ports.SEQUENTIAL: "The next of a run of ports; where the run starts depends on the seed.",
     Ports.RANDOM: "Any free one of 1024 to 65535.",
+    Ports.HASHED: "One that follows from the mapping and the seed, the same after a restart; if taken, any free one.",
+    Ports.BLOCK: "Any free one of the block that the host was given (`block-size`).",
 }
 
 
@@ -132,7 +135,7 @@ def _pair_rows() -> Iterable[tuple[str, ...]]:
 
 def _hairpin_rows() -> Iterable[tuple[str, ...]]:
     for mapping in Mapping:
-        nats = (Nat(mapping, filtering, Ports.PRESERVING, hairpin=True) for filtering in Filtering)
+        nats = (Nat(mapping, filtering, Ports.PRESERVING, Hairpinning.EXTERNAL_SOURCE) for filtering in Filtering)
         yield (f"**{_short(mapping)} mapping**", *(_path(can_hairpin(nat)) for nat in nats))
 
 

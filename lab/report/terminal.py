@@ -10,6 +10,7 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lab.observe.nat import Behaviour, Certificate, Hairpin, expected
+from lab.model.nat import Pooling
+from lab.observe.certificate import Certificate
+from lab.observe.nat import Behaviour, Hairpin, QueryBehaviour, expected, expected_query
 from lab.report.results import Cell, Mark, Results, load, results_to_json
 
 NARROW: Final = 76
@@ -127,35 +130,58 @@ def markdown(results: Results) -> str:
 
 
 def certificate_table(certificates: Iterable[Certificate], ascii_only: bool = False) -> RenderableType:
-    """Declared above measured, for UDP and TCP, a block for each NAT; below it all the differences."""
+    """Declared above measured, for UDP, TCP and ICMP queries, a block for each NAT; below it all the differences."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, show_edge=False, pad_edge=False)
-    for title in ("NAT, declared", "mapping", "filtering", "ports", "hairpin", ""):
+    for title in ("NAT, declared", "mapping", "filtering", "ports", "hairpin", "refusal", ""):
         table.add_column(title, no_wrap=True)
     notes: list[Text] = []
     for certificate in certificates:
-        declared = expected(certificate.declared)
-        table.add_row(escape(certificate.router), *_facets(declared), "", style="bold")
-        for protocol, measured in (("UDP", certificate.udp), ("TCP", certificate.tcp)):
+        table.add_row(escape(certificate.router), *_facets(expected(certificate.declared, "TCP")), "", style="bold")
+        for protocol, declared, measured in _sides(certificate):
             tick = _tick(measured == declared, ascii_only)
             table.add_row(f"  {protocol}, measured", *_compared(declared, measured), tick)
         if certificate.traps:
             avoided = sum(trap.ok for trap in certificate.traps)
             tick = _tick(avoided == len(certificate.traps), ascii_only)
-            table.add_row("  traps", f"{avoided} of {len(certificate.traps)} avoided", "", "", "", tick)
+            table.add_row("  traps", f"{avoided} of {len(certificate.traps)} avoided", "", "", "", "", tick)
         table.add_section()
         notes += [Text(f"{certificate.router}: {line}", style="red") for line in certificate.differences]
     return Group(table, *notes)
 
 
-def _facets(behaviour: Behaviour) -> list[str]:
-    values = (behaviour.mapping, behaviour.filtering, behaviour.ports, behaviour.hairpin)
-    return ["?" if value is None else _short(value.value) for value in values]
+_Measured = Behaviour | QueryBehaviour
 
 
-def _compared(declared: Behaviour, measured: Behaviour | None) -> list[Text]:
+def _sides(certificate: Certificate) -> tuple[tuple[str, _Measured, _Measured | None], ...]:
+    nat = certificate.declared
+    return (
+        ("UDP", expected(nat, "UDP"), certificate.udp),
+        ("TCP", expected(nat, "TCP"), certificate.tcp),
+        ("ICMP", expected_query(nat), certificate.icmp),
+    )
+
+
+def _facets(behaviour: _Measured) -> list[str]:
+    if isinstance(behaviour, QueryBehaviour):
+        return [_named(behaviour.mapping), "", _named(behaviour.ports), "", ""]
+    pooled = behaviour.pooling is Pooling.ARBITRARY
+    return [
+        _named(behaviour.mapping),
+        _named(behaviour.filtering),
+        _named(behaviour.ports) + (", any address" if pooled else ""),
+        _named(behaviour.hairpin),
+        _named(behaviour.unsolicited),
+    ]
+
+
+def _named(value: Enum | None) -> str:
+    return "?" if value is None else _short(str(value.value))
+
+
+def _compared(declared: _Measured, measured: _Measured | None) -> list[Text]:
     """What was measured, red where it is not what was declared."""
     if measured is None:
-        return [Text("not measured", style="red"), Text(""), Text(""), Text("")]
+        return [Text("not measured", style="red"), *(Text("") for _ in range(4))]
     pairs = zip(_facets(declared), _facets(measured), strict=True)
     return [Text(seen, style="" if seen == said else "red") for said, seen in pairs]
 
@@ -164,7 +190,8 @@ def _short(value: str) -> str:
     """RFC 4787's words, so that two of them and the rest fit into a line."""
     if value in _HAIRPINS:
         return _HAIRPINS[value]
-    return value.replace("address-and-port", "addr+port").replace("dependent", "dep.").replace("independent", "indep.")
+    value = value.replace("preserving-then-sequential", "preserv. then seq.")
+    return value.replace("address-and-port", "addr+port").removesuffix("-independent").removesuffix("-dependent")
 
 
 def _cell(cell: Cell, ascii_only: bool, between: str) -> Text:

@@ -10,66 +10,69 @@ no state of the router. UDP and TCP are probed at once:
        the third ⇄ the fourth by external ports          hairpinning, from both sides
        controls on every one of these ways               whatever has not arrived by now is not coming
     3  the traps, if asked for (`lab.run.measure`)
+    4  if ports look random: the router forgets, the same endpoints → A:p      random, or a hash
 
-Then the router forgets everything: a run starts with a fresh NAT. What cannot be measured is a difference like any
-other, so that one broken NAT spoils its own cells and not the matrix.
+ICMP queries have the first step and the last. Then the router forgets everything: a run starts with a fresh NAT. What
+cannot be measured is a difference like any other, so that one broken NAT spoils its own cells and not the matrix.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from lab.errors import LabError, TopologyError
 from lab.kernel.network import Network
 from lab.model.classical import probe_topology
-from lab.model.nat import Nat
+from lab.model.nat import Nat, Ports
 from lab.model.presets import PRESETS
+from lab.observe.certificate import Certificate, Trap
 from lab.observe.nat import (
-    Behaviour,
-    Certificate,
-    Trap,
-    certificate_from_json,
-    certificate_to_json,
+    Allocation,
+    Observed,
     classify,
+    classify_query,
     differences,
-    expected,
+    query_differences,
 )
 from lab.plan.build import build
 from lab.plan.plan import Plan, RouterPlan
-from lab.run.measure import Bench, measure, spring
+from lab.run.icmp_probe import IcmpProbe
+from lab.run.measure import Bench, measure, measure_queries, repeat, spring
 from lab.run.probes import Probe, Space, UdpProbe
 from lab.run.tcp_probe import TcpProbe
+from lab.run.walls import take_away
 
-__all__ = [
-    "Behaviour",
-    "Certificate",
-    "Trap",
-    "certificate_from_json",
-    "certificate_to_json",
-    "certify",
-    "certify_alone",
-    "certify_nat",
-    "certify_presets",
-    "expected",
-]
+__all__ = ["Certificate", "certify", "certify_alone", "certify_nat", "certify_presets"]
 
 LIMIT: Final = 20.0
 "Seconds for one protocol's probe of one NAT with all traps; the usual is a fraction of one."
+LOOKS: Final = 2
+"Second looks: copies of the first one's sockets, in programs that are being started, may spoil one."
 SEED: Final = 1
 "Of the networks that are built only to be measured."
+
+
+_UNSURE: Final = (Ports.RANDOM, Ports.HASHED)
+"allocations that only differ once the NAT has forgotten them"
 
 
 @dataclass(frozen=True, slots=True)
 class _Findings:
     """What one protocol's probe came to."""
 
-    behaviour: Behaviour | None
-    differences: tuple[str, ...]
+    kind: type[Probe]
+    observed: Observed | None = None
+    problems: tuple[str, ...] = ()
     traps: tuple[Trap, ...] = ()
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it takes another look to name the allocation."""
+        return self.observed is not None and classify_query(self.observed).ports in _UNSURE
 
 
 async def certify(network: Network, router: RouterPlan, vantages: tuple[str, str], *, full: bool) -> Certificate:
@@ -78,23 +81,30 @@ async def certify(network: Network, router: RouterPlan, vantages: tuple[str, str
     Takes a tenth of a second if all is well. Never raises on account of the NAT: the certificate tells what went wrong.
     """
     began = time.monotonic()
-    spaces = network.spaces
-    hosts = tuple(spaces[host] for host in router.hosts)
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(_examine(probe, router, hosts, spaces[router.outside], vantages, full=full))
-            for probe in (UdpProbe(), TcpProbe())
-        ]
-    udp, tcp = (task.result() for task in tasks)
+    site = _Site(router, network.spaces, vantages)
+    findings = await _at_once(site.examine(kind, full=full) for kind in (UdpProbe, TcpProbe, IcmpProbe))
+    forgot = await _forget(network, router.name)
+    if any(found.unsure for found in findings):
+        await take_away(network, router)
+        findings = await _at_once(map(site.look_again, findings))
+        forgot += await _forget(network, router.name)
+    udp, tcp, icmp = findings
     return Certificate(
         router=router.name,
         declared=router.nat,
-        udp=udp.behaviour,
-        tcp=tcp.behaviour,
+        udp=classify(udp.observed) if udp.observed else None,
+        tcp=classify(tcp.observed) if tcp.observed else None,
+        icmp=classify_query(icmp.observed) if icmp.observed else None,
         traps=(*udp.traps, *tcp.traps),
-        differences=(*udp.differences, *tcp.differences, *await _forget(network, router.name)),
+        differences=(*_told(udp, router.nat), *_told(tcp, router.nat), *_told(icmp, router.nat), *forgot),
         seconds=time.monotonic() - began,
     )
+
+
+async def _at_once(examinations: Iterable[Coroutine[None, None, _Findings]]) -> list[_Findings]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(examination) for examination in examinations]
+    return [task.result() for task in tasks]
 
 
 async def certify_presets(names: Iterable[str], *, full: bool = True) -> list[Certificate]:
@@ -123,29 +133,73 @@ async def certify_alone(plan: Plan, *, full: bool = True) -> Certificate:
         network = await asyncio.to_thread(Network.build, plan)
     except LabError as error:
         reason = f"it could not be built: {error}"
-        return Certificate(router.name, router.nat, None, None, (), (reason,), time.monotonic() - began)
+        return Certificate(router.name, router.nat, None, None, None, (), (reason,), time.monotonic() - began)
     try:
         return await certify(network, router, plan.vantages, full=full)
     finally:
         await asyncio.to_thread(network.close)
 
 
-async def _examine(
-    probe: Probe, router: RouterPlan, hosts: tuple[Space, ...], outside: Space, vantages: tuple[str, str], *, full: bool
-) -> _Findings:
-    if not hosts:
-        return _Findings(None, (f"{probe.protocol} was not probed: no host is on its LAN",))
-    try:
-        async with asyncio.timeout(LIMIT), probe:
-            bench = Bench.around(probe, hosts, router.wan, outside, vantages)
-            observed = await measure(bench)
-            traps = await spring(bench, router.nat) if full else ()
-    except TimeoutError:
-        return _Findings(None, (f"the {probe.protocol} probe was not done after {LIMIT:g} s",))
-    except (LabError, OSError) as error:
-        return _Findings(None, (f"the {probe.protocol} probe failed: {error}",))
-    fell_in = tuple(f"{trap.name}: {trap.detail}" for trap in traps if not trap.ok)
-    return _Findings(classify(observed), differences(probe.protocol, router.nat, observed) + fell_in, traps)
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A router where it stands."""
+
+    router: RouterPlan
+    spaces: Mapping[str, Space]
+    vantages: tuple[str, str]
+
+    @property
+    def hosts(self) -> tuple[Space, ...]:
+        return tuple(self.spaces[host] for host in self.router.hosts)
+
+    @property
+    def outside(self) -> Space:
+        return self.spaces[self.router.outside]
+
+    async def examine(self, kind: type[Probe], *, full: bool) -> _Findings:
+        """What a protocol's probe comes to, problems included."""
+        if not self.hosts:
+            return _Findings(kind, problems=(f"{kind.protocol} was not probed: no host is on its LAN",))
+        try:
+            async with asyncio.timeout(LIMIT), kind() as probe:
+                bench = Bench.around(probe, self.hosts, self.router.publics, self.outside, self.vantages)
+                if isinstance(probe, IcmpProbe):
+                    return _Findings(kind, await measure_queries(bench, probe))
+                return _Findings(kind, await measure(bench), (), await spring(bench, self.router.nat) if full else ())
+        except TimeoutError:
+            return _Findings(kind, problems=(f"the {kind.protocol} probe was not done after {LIMIT:g} s",))
+        except (LabError, OSError) as error:
+            return _Findings(kind, problems=(f"the {kind.protocol} probe failed: {error}",))
+
+    async def look_again(self, found: _Findings) -> _Findings:
+        """The same findings, with the ports that the same endpoints get now, if that tells anything."""
+        if found.observed is None or not found.unsure:
+            return found
+        for _ in range(LOOKS):
+            problem, again = await self._repeated(found.kind, found.observed)
+            if not problem:
+                return replace(found, observed=replace(found.observed, again=again))
+        return replace(found, problems=(f"the second {found.kind.protocol} probe {problem}",))
+
+    async def _repeated(self, kind: type[Probe], observed: Observed) -> tuple[str, tuple[Allocation, ...]]:
+        try:
+            async with asyncio.timeout(LIMIT), kind() as probe:
+                return "", await repeat(probe, self.hosts, self.outside, observed)
+        except TimeoutError:
+            return f"was not done after {LIMIT:g} s", ()
+        except (LabError, OSError) as error:
+            return f"failed: {error}", ()
+
+
+def _told(found: _Findings, nat: Nat) -> tuple[str, ...]:
+    """A sentence for everything that is not as declared."""
+    unlike: tuple[str, ...] = ()
+    if found.observed is not None:
+        queries = found.kind is IcmpProbe
+        protocol = found.kind.protocol
+        unlike = query_differences(nat, found.observed) if queries else differences(protocol, nat, found.observed)
+    fell_in = tuple(f"{trap.name}: {trap.detail}" for trap in found.traps if not trap.ok)
+    return (*found.problems, *unlike, *fell_in)
 
 
 async def _forget(network: Network, router: str) -> tuple[str, ...]:

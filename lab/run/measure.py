@@ -3,8 +3,9 @@
     A:p, A:q, B:p, B:q      the four vantages: two addresses of the core, two ports each
     inner endpoints         sockets on hosts of the router's LAN
 
-`measure` gives the behaviours. `spring` tries the traps: what makes a NAT of the laboratory fail hole punching although
-it measures right, unless its rules took care.
+`measure` gives the behaviours, `measure_queries` those of ICMP; `repeat` asks for ports again once the NAT has
+forgotten them. `spring` tries the traps: what makes a NAT of the laboratory fail hole punching although it measures
+right, unless its rules took care.
 """
 
 from __future__ import annotations
@@ -13,14 +14,22 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, Self
 
-from lab.model.nat import Nat, Ports
-from lab.observe.nat import Address, Knock, Observed, Trap, classify_mapping
+from lab.model.nat import Nat, Ports, Unsolicited
+from lab.observe.certificate import Trap
+from lab.observe.nat import Address, Allocation, Knock, Observed, classify_mapping, expected_unsolicited
+from lab.run.icmp_probe import IcmpProbe
 from lab.run.probes import Arrival, End, Probe, ProbeError, Space
 
 PATIENCE: Final = 2.5
 "Seconds for what a trap may have swallowed; more than the second after which TCP sends a lost SYN again."
 CLOSED_PORT: Final = 1023
 "A port that no mapping ever has: allocation begins above it, and inner endpoints have the kernel's ephemeral ports."
+ENOUGH: Final = 5
+"Fresh endpoints on one host: what tells a block of ports from any ports."
+TWINS: Final = 3
+"Endpoints of another host with the same inner ports: what tells the next port from any port."
+KEEPING: Final = (Ports.PRESERVING, Ports.PRESERVING_THEN_SEQUENTIAL)
+"allocations under which a lone inner endpoint has its own port outside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +38,23 @@ class Bench:
 
     probe: Probe
     hosts: tuple[Space, ...]
-    wan: str
-    vantages: tuple[End, End, End, End]
-    "A:p, A:q, B:p, B:q"
+    publics: tuple[str, ...]
+    vantages: tuple[End, ...]
+    "A:p, A:q, B:p, B:q; for ICMP queries A, B"
 
     @classmethod
-    def around(cls, probe: Probe, hosts: tuple[Space, ...], wan: str, core: Space, addresses: tuple[str, str]) -> Self:
+    def around(
+        cls,
+        probe: Probe,
+        hosts: tuple[Space, ...],
+        publics: tuple[str, ...],
+        outside: Space,
+        addresses: tuple[str, str],
+    ) -> Self:
         """Open the vantages. Raises `ProbeError`."""
-        a, b = addresses
-        vantages = (probe.end(core, a), probe.end(core, a), probe.end(core, b), probe.end(core, b))
-        return cls(probe, hosts, wan, vantages)
+        each = 1 if isinstance(probe, IcmpProbe) else 2
+        vantages = tuple(probe.end(outside, address) for address in addresses for _ in range(each))
+        return cls(probe, hosts, publics, vantages)
 
     def inner(self, host: int = 0, port: int = 0) -> End:
         """A fresh inner endpoint on one of the LAN's hosts."""
@@ -48,46 +64,128 @@ class Bench:
         """What became of an attempt, now that it has had its time."""
         if self.probe.arrival(token) is not None:
             return Knock.PASSED
+        if self.probe.unreachable(token):
+            return Knock.UNREACHABLE
         return Knock.REFUSED if self.probe.refused(token) else Knock.DROPPED
 
 
-async def measure(bench: Bench) -> Observed:
-    """Probe mapping, filtering, allocation and hairpinning. Raises `ProbeError` if a control does not arrive."""
+@dataclass(frozen=True, slots=True)
+class _Endpoints:
+    """What every measurement begins with: fresh inner endpoints that have sent to A:p, one of them everywhere."""
+
+    ends: tuple[End, ...]
+    "walker, guest, left, right, and some more"
+    external: tuple[Address, ...]
+    "of each of them, at A:p"
+    mapped: tuple[tuple[Address, Address], ...]
+    allocated: tuple[Allocation, ...]
+    conflicts: tuple[Allocation, ...]
+
+
+async def _begin(bench: Bench) -> _Endpoints:
     probe, (contacted, *others) = bench.probe, bench.vantages
-    walker, guest, left, right = bench.inner(), bench.inner(), bench.inner(), bench.inner(-1)
-    fresh = (walker, guest, left, right, bench.inner())
+    hosts = (0, 0, 0, len(bench.hosts) - 1, *(0,) * (ENOUGH - 3))
+    fresh = tuple(bench.inner(host) for host in hosts)
+    walker = fresh[0]
     # All in one go: a packet from elsewhere in between would draw a port of its own, and awaiting lets it.
     first = [end.send(contacted.address) for end in fresh]
     walk = [walker.send(vantage.address) for vantage in others]
     seen = [arrival.source for arrival in await probe.delivered((*first, *walk))]
-    if untranslated := {source[0] for source in seen} - {bench.wan}:
-        raise ProbeError(f"packets leave from {', '.join(sorted(untranslated))}, not from {bench.wan}")
+    if untranslated := {source[0] for source in seen} - set(bench.publics):
+        raise ProbeError(f"packets leave from {', '.join(sorted(untranslated))}, not from {', '.join(bench.publics)}")
+    external = tuple(seen[: len(first)])
+    return _Endpoints(
+        fresh,
+        external,
+        tuple(zip((v.address for v in bench.vantages), (seen[0], *seen[len(first) :]), strict=True)),
+        tuple(Allocation(host, end.address[1], seen) for host, end, seen in zip(hosts, fresh, external, strict=True)),
+        await _twins(bench, fresh[:TWINS]),
+    )
 
-    _, guest_port, left_port, right_port, _ = seen[: len(first)]
+
+async def _twins(bench: Bench, ends: tuple[End, ...]) -> tuple[Allocation, ...]:
+    """Endpoints of another host with the inner ports of these, which have their mappings already."""
+    if len(bench.hosts) == 1:
+        return ()
+    ports = [end.address[1] for end in ends]
+    tokens = [bench.inner(1, port).send(bench.vantages[0].address) for port in ports]
+    arrivals = await bench.probe.delivered(tokens)
+    return tuple(Allocation(1, port, arrival.source) for port, arrival in zip(ports, arrivals, strict=True))
+
+
+async def measure(bench: Bench) -> Observed:
+    """Probe all that a protocol with ports has. Raises `ProbeError` if a control does not arrive."""
+    probe, (contacted, *others) = bench.probe, bench.vantages
+    probe.watch(bench.hosts[0])
+    if len(bench.hosts) > 1:
+        probe.watch(bench.hosts[-1])
+    begun = await _begin(bench)
+    _, left, right = begun.ends[1:4]
+    guest_port, left_port, right_port = begun.external[1:4]
     knocks = [(vantage.address, vantage.send(guest_port)) for vantage in others]
+    stray = others[-1].send((bench.publics[0], CLOSED_PORT))
     # From both sides, and again: where filtering is strict, a packet opens the port that it leaves from.
     crossing = ((left, left_port, right, right_port), (right, right_port, left, left_port)) * 2
-    hairpins = [(source, sender.send(target), receiver) for sender, source, receiver, target in crossing]
+    hairpins = [(sender, source, sender.send(target), receiver) for sender, source, receiver, target in crossing]
     ways_out = [(end, contacted.address) for end in (left, right)]
     await probe.settle(*ways_out, *((contacted, port) for port in (guest_port, left_port, right_port)))
+    arrived = [
+        (source, seen)
+        for sender, source, token, receiver in hairpins
+        if (seen := _seen_by(bench, token, sender, receiver)) is not None
+    ]
     return Observed(
-        mapped=tuple(zip((v.address for v in bench.vantages), (seen[0], *seen[len(first) :]), strict=True)),
+        mapped=begun.mapped,
         contacted=contacted.address,
         knocks=tuple((remote, bench.knock_of(token)) for remote, token in knocks),
-        allocated=tuple((end.address[1], source[1]) for end, source in zip(fresh, seen, strict=False)),
-        hairpins=tuple(
-            (source, arrival.source)
-            for source, token, receiver in hairpins
-            if (arrival := probe.arrival(token)) is not None and arrival.end is receiver
-        ),
+        allocated=begun.allocated,
+        hairpins=tuple(arrived),
+        conflicts=begun.conflicts,
+        stray=bench.knock_of(stray),
+    )
+
+
+def _seen_by(bench: Bench, token: bytes, sender: End, receiver: End) -> Address | None:
+    """The source that a hairpinned token, or the attempt at one, had where it arrived."""
+    arrival = bench.probe.arrival(token)
+    if arrival is not None and arrival.end is receiver:
+        return arrival.source
+    return bench.probe.attempted(receiver, sender, bench.publics)
+
+
+async def measure_queries(bench: Bench, probe: IcmpProbe) -> Observed:
+    """Probe what ICMP queries have: mapping and identifiers. Raises `ProbeError` if a request or a reply is lost."""
+    begun = await _begin(bench)
+    token = begun.ends[0].send(bench.vantages[0].address)
+    await probe.delivered([token])
+    await probe.settle((begun.ends[0], bench.vantages[0].address))
+    if not probe.answered(token):
+        raise ProbeError("the replies do not come back")
+    return Observed(
+        mapped=begun.mapped,
+        contacted=bench.vantages[0].address,
+        knocks=(),
+        allocated=begun.allocated,
+        hairpins=(),
+        conflicts=begun.conflicts,
+    )
+
+
+async def repeat(probe: Probe, hosts: tuple[Space, ...], outside: Space, observed: Observed) -> tuple[Allocation, ...]:
+    """Send to A:p from the same inner endpoints as before, once the NAT has forgotten them. Raises `ProbeError`."""
+    address, port = observed.contacted
+    contacted = await probe.end_again(outside, address, port)
+    ends = [(one, await probe.end_again(hosts[one.host], port=one.inner)) for one in observed.allocated]
+    arrivals = await probe.delivered(end.send(contacted.address) for _, end in ends)
+    return tuple(
+        Allocation(one.host, one.inner, arrival.source) for (one, _), arrival in zip(ends, arrivals, strict=True)
     )
 
 
 async def spring(bench: Bench, nat: Nat) -> tuple[Trap, ...]:
     """Try every trap of this protocol; that of two hosts only where the LAN has two."""
-    traps = [await early_inbound(bench, nat)]
-    if bench.probe.protocol == "TCP":
-        traps.append(await unsolicited_syn(bench))
+    # Nothing comes too early where everything comes in.
+    traps = [] if nat.transparent else [await early_inbound(bench, nat)]
     if len(bench.hosts) > 1:
         traps.append(await same_port_on_two_hosts(bench, nat))
     return tuple(traps)
@@ -110,33 +208,32 @@ async def _early_inbound(bench: Bench, nat: Nat) -> tuple[bool, str]:
     probe, contacted = bench.probe, bench.vantages[0]
     control = await _mapped(bench, bench.inner())
     inner = bench.inner()
-    port = control[1] + 1 if nat.ports is Ports.SEQUENTIAL else inner.address[1]
-    early = contacted.send((bench.wan, port))
+    port = inner.address[1] if nat.ports in KEEPING else CLOSED_PORT
+    if nat.ports is Ports.SEQUENTIAL:
+        port = control[1] + 1
+    early = [contacted.send((public, port)) for public in bench.publics]
     await probe.settle((contacted, control))
-    knock = bench.knock_of(early)
-    if knock is not Knock.DROPPED:
-        return False, f"it was to be dropped, and {knock.value} at {bench.wan}:{port}"
+    expected = _fate(nat, probe.protocol)
+    for public, token in zip(bench.publics, early, strict=True):
+        if (knock := bench.knock_of(token)) is not expected:
+            return False, f"it was to be {expected.value}, and {knock.value} at {public}:{port}"
     tokens = [inner.send(vantage.address) for vantage in bench.vantages]
     mapped = _pairs(bench, await probe.delivered(tokens, PATIENCE))
     ports = ", ".join(str(external[1]) for _, external in mapped)
-    kept = nat.ports is not Ports.PRESERVING or mapped[0][1][1] == port
+    kept = nat.ports not in KEEPING or mapped[0][1][1] == port
     if classify_mapping(mapped) is not nat.mapping or not kept:
         return False, f"the mapping is spoilt: {inner.address[1]} left from {ports}"
-    return True, f"it was dropped, then {inner.address[1]} left from {ports}"
+    return True, f"it was {expected.value}, then {inner.address[1]} left from {ports}"
 
 
-async def unsolicited_syn(bench: Bench) -> Trap:
-    """A SYN to a port without a mapping must be dropped: an RST ends the sender's half of a hole punch."""
-    name = "TCP: an unsolicited SYN"
-    try:
-        control = await _mapped(bench, bench.inner())
-        contacted, *_, stranger = bench.vantages
-        token = stranger.send((bench.wan, CLOSED_PORT))
-        await bench.probe.settle((contacted, control))
-    except ProbeError as error:
-        return Trap(name, ok=False, detail=str(error))
-    knock = bench.knock_of(token)
-    return Trap(name, knock is Knock.DROPPED, f"it was {knock.value} at {bench.wan}:{CLOSED_PORT}")
+def _fate(nat: Nat, protocol: str) -> Knock:
+    """What is to become of a packet to a port that is not mapped."""
+    fates = {
+        Unsolicited.DROP: Knock.DROPPED,
+        Unsolicited.RESET: Knock.REFUSED,
+        Unsolicited.ICMP: Knock.UNREACHABLE,
+    }
+    return fates[expected_unsolicited(nat, protocol)]
 
 
 async def same_port_on_two_hosts(bench: Bench, nat: Nat) -> Trap:

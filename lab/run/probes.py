@@ -2,7 +2,8 @@
 
     end.send(address) → token      …  NAT  …      probe.arrival(token) → Arrival(end, source)
 
-UDP (here) and TCP (`lab.run.tcp_probe`) have the same face, so that every test is written once.
+UDP (here), TCP (`lab.run.tcp_probe`) and ICMP queries (`lab.run.icmp_probe`) have the same face, so that every test is
+written once.
 
 A token that arrives proves a path. One that does not arrive proves nothing until another, sent after it on the same
 path, has arrived: `Probe.settle` waits for such, and not for a time.
@@ -35,6 +36,10 @@ MAX_TOKENS: Final = 1024
 "Tokens that one probe sends."
 TOKEN: Final = 8
 "Bytes of a token."
+COPY: Final = 0.02
+"Seconds for a program that is being started to let go of its copy of a socket."
+IP_RECVERR: Final = 11
+"of linux/in.h, which the socket module leaves out"
 PORT_TRIALS: Final = 16
 "Free ports that are tried for one end."
 
@@ -89,6 +94,7 @@ class Probe(ABC):
         self._sent: dict[bytes, tuple[End, Address]] = {}
         self._arrivals: dict[bytes, Arrival] = {}
         self._refused: set[bytes] = set()
+        self._unreachable: set[bytes] = set()
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -109,6 +115,17 @@ class Probe(ABC):
         self._ends.append(end)
         return end
 
+    async def end_again(self, space: Space, address: str = ANYWHERE, port: int = 0) -> End:
+        """Open an endpoint on a port that an end had which is closed by now. Raises `ProbeError`."""
+        for _ in range(PORT_TRIALS):
+            try:
+                return self.end(space, address, port)
+            except ProbeError as error:
+                if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+                    raise
+            await asyncio.sleep(COPY)
+        raise ProbeError(f"{self.protocol} port {port} in {space.name} is not free again")
+
     def arrival(self, token: bytes) -> Arrival | None:
         """Where a token came out; None if nowhere so far."""
         return self._arrivals.get(token)
@@ -116,6 +133,20 @@ class Probe(ABC):
     def refused(self, token: bytes) -> bool:
         """Whether the connection that was to carry a token was refused."""
         return token in self._refused
+
+    def unreachable(self, token: bytes) -> bool:
+        """Whether an ICMP error came back for a token."""
+        return token in self._unreachable
+
+    def watch(self, space: Space) -> None:  # noqa: B027 -- a choice, not a duty
+        """Note in a host's namespace whatever `attempted` is to tell; nothing where packets arrive or do not."""
+
+    def attempted(self, receiver: End, sender: End, besides: Iterable[str]) -> Address | None:
+        """The source of a packet that came from one end to another and could not become an arrival.
+
+        `besides` are addresses that do not count as the sender's own.
+        """
+        return None
 
     async def delivered(self, tokens: Iterable[bytes], within: float = DEADLINE) -> list[Arrival]:
         """Wait for tokens that must arrive and tell how they did. Raises `ProbeError` naming those that did not."""
@@ -197,6 +228,11 @@ class Probe(ABC):
         self._refused.update(tokens)
         self._news.set()
 
+    def undeliverable(self, tokens: Iterable[bytes]) -> None:
+        """An ICMP error has come back for these tokens."""
+        self._unreachable.update(tokens)
+        self._news.set()
+
 
 class UdpProbe(Probe):
     """Tokens as datagrams."""
@@ -214,6 +250,7 @@ class _UdpEnd(End):
         self.address = address
         self._socket = space.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         bind(self._socket, address)
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
 
@@ -224,7 +261,12 @@ class _UdpEnd(End):
 
     def again(self, token: bytes, to: Address) -> None:
         try:
-            self._socket.sendto(token, to)
+            try:
+                self._socket.sendto(token, to)
+            except ConnectionRefusedError:
+                # The error of an earlier token, told to whoever uses the socket next.
+                self._probe.undeliverable(errors(self._socket))
+                self._socket.sendto(token, to)
         except OSError as error:
             raise ProbeError(f"UDP to {to[0]}:{to[1]}: {error.strerror}") from error
 
@@ -238,7 +280,20 @@ class _UdpEnd(End):
                 data, source = self._socket.recvfrom(TOKEN + 1)
                 self._probe.heard(self, data, source)
         except BlockingIOError:
-            return
+            self._probe.undeliverable(errors(self._socket))
+        except ConnectionRefusedError:
+            self._probe.undeliverable(errors(self._socket))
+
+
+def errors(its: socket.socket) -> list[bytes]:
+    """What ICMP errors came back for, as much of it as they quote; takes them off the socket."""
+    quoted: list[bytes] = []
+    while len(quoted) < MAX_TOKENS:
+        try:
+            quoted.append(its.recvmsg(TOKEN, 512, socket.MSG_ERRQUEUE)[0])
+        except BlockingIOError:
+            break
+    return quoted
 
 
 def bind(fresh: socket.socket, address: Address) -> None:

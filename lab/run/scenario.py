@@ -17,9 +17,9 @@ from lab.errors import LabError
 from lab.lab import ADAPTERS, Lab
 from lab.model.plain import to_plain
 from lab.model.topology import Topology
+from lab.observe.certificate import certificate_to_json
 from lab.peers.adapter import Adapter
 from lab.plan.build import build
-from lab.run.certify import certificate_to_json
 from lab.run.evidence import Evidence
 from lab.run.gate import Gate, examine
 from lab.run.machine import lab_version
@@ -72,6 +72,8 @@ def _admit(evidence: Evidence, gate: Gate) -> None:
         evidence.write("lans.json", [to_plain(certificate) for certificate in gate.lans])
     if gate.walls:
         evidence.write("walls.json", [wall.to_json() for wall in gate.walls])
+    if gate.guards:
+        evidence.write("guards.json", [guard.to_json() for guard in gate.guards])
     if gate.problems:
         raise Inconclusive("; ".join(gate.problems))
 

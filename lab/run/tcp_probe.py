@@ -13,14 +13,21 @@ import asyncio
 import errno
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from lab.observe.nat import Address
-from lab.run.probes import MAX_TOKENS, TOKEN, End, Probe, ProbeError, Space, bind
+from lab.run.probes import IP_RECVERR, MAX_TOKENS, TOKEN, End, Probe, ProbeError, Space, bind, errors
 
 MAX_CONNECTIONS: Final = 32
 "Connections of one TCP end."
+MAX_SYNS: Final = 256
+"SYNs that are noted; a probe sends a few dozen."
+HEADERS: Final = 120
+"The longest headers of IPv4 and TCP together."
+SYN: Final = 0x02
+ACK: Final = 0x10
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 "SO_LINGER of 0 s: close() sends RST, and neither end of a connection lingers in any state."
 
@@ -30,6 +37,50 @@ class TcpProbe(Probe):
 
     protocol = "TCP"
     kind = socket.SOCK_STREAM
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watchers: list[socket.socket] = []
+        self._syns: set[tuple[int, Address]] = set()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await super().__aexit__(*exception)
+        for watcher in self._watchers:
+            asyncio.get_running_loop().remove_reader(watcher)
+            watcher.close()
+
+    def watch(self, space: Space) -> None:
+        """Note the SYNs that reach a host: one whose answer goes astray never becomes a connection."""
+        try:
+            watcher = space.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        except OSError as error:
+            raise ProbeError(f"no raw socket in {space.name}: {error.strerror}") from error
+        watcher.setblocking(False)
+        self._watchers.append(watcher)
+        asyncio.get_running_loop().add_reader(watcher, self._see, watcher)
+
+    def attempted(self, receiver: End, sender: End, besides: Iterable[str]) -> Address | None:
+        public = set(besides)
+        return next(
+            (
+                source
+                for port, source in self._syns
+                if port == receiver.address[1] and source[1] == sender.address[1] and source[0] not in public
+            ),
+            None,
+        )
+
+    def _see(self, watcher: socket.socket) -> None:
+        try:
+            while len(self._syns) < MAX_SYNS:
+                packet, (source, _) = watcher.recvfrom(HEADERS)
+                segment = packet[(packet[0] & 0x0F) * 4 :]
+                sport, dport, flags = struct.unpack_from("!HH9xB", segment)
+                if flags & (SYN | ACK) == SYN:
+                    self._syns.add((dport, (source, sport)))
+        except BlockingIOError:
+            return
+        asyncio.get_running_loop().remove_reader(watcher)
 
     def _open(self, space: Space, address: Address) -> End:
         return _TcpEnd(self, space, address)
@@ -73,6 +124,8 @@ class _TcpEnd(End):
         for connection in self._connections.values():
             self._drop(connection)
         self._loop.remove_reader(self._listener)
+        # A program that is being started may hold a copy, which would go on listening beside a later end on this port.
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _bound(self) -> socket.socket:
@@ -82,6 +135,7 @@ class _TcpEnd(End):
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        fresh.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         bind(fresh, self.address)
         return fresh
 
@@ -104,7 +158,9 @@ class _TcpEnd(End):
     def _connected(self, connection: _Connection, attempt: socket.socket) -> None:
         self._loop.remove_writer(attempt)
         if result := attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            if result == errno.ECONNREFUSED:
+            if errors(attempt):
+                self._probe.undeliverable(connection.waiting)
+            elif result == errno.ECONNREFUSED:
                 self._probe.refuse(connection.waiting)
             self._drop(connection)
         else:

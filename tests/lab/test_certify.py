@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +13,20 @@ from lab.errors import TopologyError
 from lab.kernel import nft
 from lab.kernel.network import Network
 from lab.model.classical import cell_topology, probe_topology
-from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.model.grid import grid
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports, Unsolicited
 from lab.model.presets import PRESETS
-from lab.observe.nat import Behaviour, Certificate, Hairpin, expected
+from lab.observe.nat import Behaviour, Hairpin, expected, expected_query
 from lab.plan.build import build
 from lab.plan.plan import Plan, RuleSet
-from lab.run.certify import certify, certify_alone, certify_nat, certify_presets
+from lab.run.certify import certify, certify_alone, certify_presets
+from lab.run.grid import certify_grid
 
 Inside = Callable[[Callable[[], None]], None]
 
 EIM, ADM, APDM = Mapping
 EIF, ADF, APDF = Filtering
-PRESERVING, SEQUENTIAL, RANDOM = Ports
-GRID = [Nat(*values) for values in itertools.product(Mapping, Filtering, Ports, (False, True))]
-AT_ONCE = 6
+PRESERVING, SEQUENTIAL, RANDOM = Ports.PRESERVING, Ports.SEQUENTIAL, Ports.RANDOM
 SOURCE_NAT = """table ip punchlab {{
   {state};
   chain dstnat {{ type nat hook prerouting priority dstnat; {inbound}; }}
@@ -59,15 +58,13 @@ def with_rules(plan: Plan, text: str) -> Plan:
 
 def test_every_combination_of_a_nats_values_measures_as_declared(inside: Inside) -> None:
     async def main() -> None:
-        slots = asyncio.Semaphore(AT_ONCE)
-
-        async def one(nat: Nat) -> Certificate:
-            async with slots:
-                return await certify_nat("any", nat, full=False)
-
-        certificates = await asyncio.gather(*map(one, GRID))
-        assert [c.differences for c in certificates if not c.ok] == []
-        assert all(c.udp == c.tcp == expected(c.declared) for c in certificates)
+        certificates = await certify_grid(grid())
+        assert [(c.router, c.differences) for c in certificates if not c.ok] == []
+        for certificate in certificates:
+            nat = certificate.declared
+            assert certificate.udp == expected(nat, "UDP")
+            assert certificate.tcp == expected(nat, "TCP")
+            assert certificate.icmp == expected_query(nat)
 
     inside(lambda: asyncio.run(main()))
 
@@ -77,7 +74,7 @@ def test_every_preset_passes_with_all_traps(inside: Inside) -> None:
         certificates = asyncio.run(certify_presets(PRESETS))
         assert [(c.router, c.differences) for c in certificates if not c.ok] == []
         assert [c.router for c in certificates] == list(PRESETS)
-        assert {len(c.traps) for c in certificates} == {5}
+        assert {len(c.traps) for c in certificates} == {4}
 
     inside(check)
 
@@ -89,7 +86,7 @@ def test_two_routers_are_certified_at_once(inside: Inside) -> None:
             probes = [certify(network, router, plan.vantages, full=True) for router in plan.routers]
             certificates = await asyncio.gather(*probes)
         assert [(c.router, c.differences) for c in certificates] == [("home-a", ()), ("home-b", ())]
-        assert {len(c.traps) for c in certificates} == {3}, "the trap of two hosts needs two"
+        assert {len(c.traps) for c in certificates} == {2}, "the trap of two hosts needs two"
 
     inside(lambda: asyncio.run(main()))
 
@@ -100,8 +97,8 @@ def test_two_routers_are_certified_at_once(inside: Inside) -> None:
         (rules("masquerade"), EIM, APDF, PRESERVING),
         (rules("masquerade random"), APDM, APDF, RANDOM),
         (rules("masquerade fully-random"), APDM, APDF, RANDOM),
-        (rules("meta l4proto { udp, tcp } snat to 11.0.1.2:20000-29999"), EIM, APDF, RANDOM),
-        (rules("meta l4proto { udp, tcp } snat to 11.0.1.2:20000-29999 fully-random"), APDM, APDF, RANDOM),
+        (rules("meta l4proto { udp, tcp } snat to 11.0.1.2:1024-32000"), EIM, APDF, RANDOM),
+        (rules("meta l4proto { udp, tcp } snat to 11.0.1.2:1024-32000 fully-random"), APDM, APDF, RANDOM),
         (rules("masquerade", inbound="iifname wan dnat to 192.168.1.10"), EIM, EIF, PRESERVING),
         (rules(FROM_POOL, state=pool(1)), APDM, APDF, SEQUENTIAL),
         (rules(FROM_POOL, state=pool(256)), APDM, APDF, None),
@@ -117,7 +114,10 @@ def test_the_probe_reports_what_netfilter_does_and_not_what_was_declared(
         plan = replace(plan, routers=(replace(plan.routers[0], hosts=plan.routers[0].hosts[:1]),))
         certificate = asyncio.run(certify_alone(plan, full=False))
         measured = Behaviour(mapping, filtering, ports, Hairpin.NONE)
-        assert (certificate.udp, certificate.tcp) == (measured, measured)
+        dmz = "dnat to 192.168.1.10" in text  # the host answers for itself
+        udp, tcp = (Unsolicited.ICMP, Unsolicited.RESET) if dmz else (Unsolicited.DROP, Unsolicited.DROP)
+        assert certificate.udp == replace(measured, unsolicited=udp)
+        assert certificate.tcp == replace(measured, unsolicited=tcp)
 
     inside(check)
 
@@ -128,7 +128,8 @@ def test_a_masquerade_that_is_declared_a_full_cone_is_not_certified(inside: Insi
         certificate = asyncio.run(certify_alone(plan, full=False))
         assert not certificate.ok
         told = [text.split(", measured")[0] for text in certificate.differences]
-        assert told == [
+        assert told[-2:] == ["ICMP mapping: declared endpoint-independent", "ICMP identifiers: declared preserving"]
+        assert told[:-2] == [
             f"{protocol} {what}"
             for protocol in ("UDP", "TCP")
             for what in (
@@ -151,14 +152,19 @@ def test_a_nat_that_rejects_instead_of_dropping_is_not_certified(inside: Inside)
             ),
         )
         certificate = asyncio.run(certify_alone(plan, full=False))
-        assert certificate.differences == ("TCP that the filter does not let in is refused instead of dropped",)
+        assert certificate.differences == (
+            "UDP unsolicited: declared drop, measured icmp (a stray packet was unreachable)",
+            "UDP that the filter does not let in is unreachable instead of dropped",
+            "TCP unsolicited: declared drop, measured reset (a stray packet was refused)",
+            "TCP that the filter does not let in is refused instead of dropped",
+        )
 
     inside(check)
 
 
 def test_a_hairpin_that_shows_the_inner_source_is_told_from_a_right_one(inside: Inside) -> None:
     def check() -> None:
-        nat = Nat(EIM, EIF, PRESERVING, hairpin=True)
+        nat = Nat(EIM, EIF, PRESERVING, Hairpinning.EXTERNAL_SOURCE)
         plan = build(probe_topology(nat), 1)
         text = plan.rules[0].text
         wrong = "\n".join(line for line in text.splitlines() if "iifname lan oifname lan" not in line)
@@ -175,9 +181,9 @@ def test_a_router_that_passes_nothing_gets_a_certificate_that_says_so(inside: In
         block = "chain closed { type filter hook forward priority -10; drop; };"
         plan = with_rules(declared("home"), f"table ip punchlab {{ {block} }}")
         certificate = asyncio.run(certify_alone(plan))
-        assert (certificate.ok, certificate.udp, certificate.tcp) == (False, None, None)
-        assert len(certificate.differences) == 2
-        for protocol, text in zip(("UDP", "TCP"), certificate.differences, strict=True):
+        assert (certificate.ok, certificate.udp, certificate.tcp, certificate.icmp) == (False, None, None, None)
+        assert len(certificate.differences) == 3
+        for protocol, text in zip(("UDP", "TCP", "ICMP"), certificate.differences, strict=True):
             assert text.startswith(f"the {protocol} probe failed: {protocol} ")
             assert "did not arrive within" in text
 
@@ -212,6 +218,7 @@ def test_a_router_without_hosts_cannot_be_certified(inside: Inside) -> None:
         assert certificate.differences == (
             "UDP was not probed: no host is on its LAN",
             "TCP was not probed: no host is on its LAN",
+            "ICMP was not probed: no host is on its LAN",
         )
 
     inside(check)

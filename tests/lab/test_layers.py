@@ -13,7 +13,7 @@ from lab.errors import PeerError
 from lab.kernel.network import Network
 from lab.lab import Lab
 from lab.model.layers import composite
-from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
 from lab.model.presets import PRESETS
 from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.observe.facts import WirePath
@@ -134,7 +134,10 @@ def in_series(outer: Nat, inner: Nat) -> Topology:
     return Topology(
         "series",
         "",
-        (Router("isp", replace(outer, hairpin=True), lan="100.64.0.0/10"), Router("home", inner, at="isp")),
+        (
+            Router("isp", replace(outer, hairpin=Hairpinning.EXTERNAL_SOURCE), lan="100.64.0.0/10"),
+            Router("home", inner, at="isp"),
+        ),
         (Peer("relay", INTERNET, role="relay"), Peer("alice", "home"), Peer("bob", "home")),
     )
 

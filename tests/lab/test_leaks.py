@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lab.kernel.network import Network
 from lab.model.classical import cell_topology, probe_topology
-from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
 from lab.plan.build import build
 from lab.plan.names import CORE
 from lab.plan.plan import Cable, Plan, Port, Route, RuleSet
@@ -18,7 +18,9 @@ from lab.run import leaks
 Inside = Callable[[Callable[[], None]], None]
 
 ROUTED = "iifname wan ct state new ct status & dnat == 0 drop"
-FULL_CONE = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.PRESERVING, hairpin=True)
+FULL_CONE = Nat(
+    Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.PRESERVING, Hairpinning.EXTERNAL_SOURCE
+)
 
 
 def two_homes() -> Plan:

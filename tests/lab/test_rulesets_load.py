@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import shutil
 import subprocess
 
 import pytest
 
-from lab.model.nat import Filtering, Mapping, Nat, Ports
-from lab.plan.ruleset import ruleset
+from lab.model.grid import grid
+from lab.model.nat import Nat
+from lab.model.writing import nat_words
+from lab.plan.ruleset import public_addresses, ruleset
 
-GRID = [Nat(*values) for values in itertools.product(Mapping, Filtering, Ports, (False, True))]
 SANDBOX = ("unshare", "--user", "--map-root-user", "--net")
 DEADLINE = 20
 
@@ -33,16 +33,13 @@ def obstacle() -> str | None:
     return None if tried.returncode == 0 else f"no nftables in a user namespace here: {tried.stderr.strip()}"
 
 
-def name_of(nat: Nat) -> str:
-    return "/".join((nat.mapping.value, nat.filtering.value, nat.ports.value, "hairpin" if nat.hairpin else "plain"))
-
-
-@pytest.mark.parametrize("nat", GRID, ids=name_of)
-def test_nft_loads_the_rules_of_every_nat(nat: Nat) -> None:
+@pytest.mark.parametrize("nat", grid(), ids=nat_words)
+def test_nft_loads_the_rules_of_every_nat_and_can_list_them(nat: Nat) -> None:
     if reason := obstacle():
         pytest.skip(reason)
-    text = ruleset(nat, "11.0.1.2", 40000)
+    hosts, publics = ("192.168.1.10", "192.168.1.11"), ("11.0.1.2", "11.0.1.3")
+    text = ruleset(nat, publics[: public_addresses(nat, len(hosts))], hosts, "1/home")
     loaded = run(text, "sh", "-c", "nft --file - && nft --terse list table ip punchlab")
     assert loaded.returncode == 0, loaded.stderr
-    for wanted in ("map out_udp", "map in_tcp", "chain alloc_udp", "chain rec_tcp", "chain record"):
+    for wanted in ("chain dstnat", "chain srcnat", "chain record", "chain input"):
         assert wanted in loaded.stdout

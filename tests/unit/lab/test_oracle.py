@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from lab.model.classical import CLASSICAL, cell_topology
-from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
 from lab.model.punch import can_hairpin, can_punch
 from lab.run.oracle import Prediction, Side, predict, side_of
 
@@ -58,7 +58,9 @@ def test_the_wider_table_is_predicted_as_it_was_measured() -> None:
 
 @pytest.mark.parametrize("mapping", list(Mapping))
 def test_hairpinning_is_predicted_as_it_was_measured(mapping: Mapping) -> None:
-    row = (can_hairpin(Nat(mapping, filtering, Ports.PRESERVING, hairpin=True)) for filtering in Filtering)
+    row = (
+        can_hairpin(Nat(mapping, filtering, Ports.PRESERVING, Hairpinning.EXTERNAL_SOURCE)) for filtering in Filtering
+    )
     assert "".join("01"[direct] for direct in row) == HAIRPINNED[mapping]
 
 
@@ -79,11 +81,11 @@ def test_a_public_side_is_always_direct() -> None:
 @pytest.mark.parametrize(
     ("nat", "path"),
     [
-        (Nat(EI, F_APD, Ports.PRESERVING, hairpin=True), "direct"),
+        (Nat(EI, F_APD, Ports.PRESERVING, Hairpinning.EXTERNAL_SOURCE), "direct"),
         (Nat(EI, F_APD, Ports.PRESERVING), "relayed"),
         (Nat(EI, F_EI, Ports.PRESERVING), "relayed"),
-        (Nat(APD, F_EI, Ports.RANDOM, hairpin=True), "direct"),
-        (Nat(APD, F_APD, Ports.RANDOM, hairpin=True), "relayed"),
+        (Nat(APD, F_EI, Ports.RANDOM, Hairpinning.EXTERNAL_SOURCE), "direct"),
+        (Nat(APD, F_APD, Ports.RANDOM, Hairpinning.EXTERNAL_SOURCE), "relayed"),
     ],
 )
 def test_behind_one_router_the_hairpin_decides(nat: Nat, path: str) -> None:
@@ -109,7 +111,7 @@ def test_the_reason_names_the_nats_and_what_they_do(dialer: str, listener: str, 
 
 
 def test_every_pair_of_nats_has_a_one_line_reason() -> None:
-    grid = [Nat(*values) for values in itertools.product(Mapping, Filtering, Ports, (False, True))]
+    grid = [Nat(*values) for values in itertools.product(Mapping, Filtering, Ports, Hairpinning)]
     for one, other in itertools.product(grid, grid):
         for router in ("home-a", "home-b"):
             nat = one if router == "home-a" else other

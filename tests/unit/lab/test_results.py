@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
 from lab.report.results import (
     FORMAT,
     RESULTS,
@@ -34,7 +34,7 @@ nats = st.builds(
     mapping=st.sampled_from(Mapping),
     filtering=st.sampled_from(Filtering),
     ports=st.sampled_from(Ports),
-    hairpin=st.booleans(),
+    hairpin=st.sampled_from(Hairpinning),
     udp_timeout=st.integers(1, 1000).map(float),
     tcp_timeout=st.integers(1, 1000).map(float),
 )

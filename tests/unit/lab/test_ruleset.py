@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 
-from lab.model.nat import Filtering, Mapping, Nat, Ports
-from lab.plan.ruleset import MAPPINGS, POOL, POOL_BASES, ruleset
+from lab.errors import TopologyError
+from lab.model.nat import BLOCK, Filtering, Hairpinning, Mapping, Nat, Pooling, Ports, Unsolicited
+from lab.plan.mappings import MAPPINGS, POOL
+from lab.plan.ruleset import POOL_BASES, ruleset
 
-GRID = [Nat(*values) for values in itertools.product(Mapping, Filtering, Ports, (False, True))]
+GRID = [Nat(*values) for values in itertools.product(Mapping, Filtering, Ports, Hairpinning)]
 WAN = "11.0.7.2"
+HOSTS = ("192.168.1.10", "192.168.1.11")
 KEY_PARTS = {
     Mapping.ENDPOINT_INDEPENDENT: 2,
     Mapping.ADDRESS_DEPENDENT: 3,
@@ -25,7 +29,11 @@ PERMISSION_PARTS = {
 
 
 def name_of(nat: Nat) -> str:
-    return "/".join((nat.mapping.value, nat.filtering.value, nat.ports.value, "hairpin" if nat.hairpin else ""))
+    return "/".join((nat.mapping.value, nat.filtering.value, nat.ports.value, nat.hairpin.value))
+
+
+def of(nat: Nat, *publics: str) -> str:
+    return ruleset(nat, publics or (WAN,), HOSTS, "1/home")
 
 
 def chain(text: str, name: str) -> list[str]:
@@ -39,104 +47,176 @@ every_nat = pytest.mark.parametrize("nat", GRID, ids=name_of)
 
 @every_nat
 def test_the_mapping_is_the_length_of_the_key(nat: Nat) -> None:
-    text = ruleset(nat, WAN, 40000)
+    text = of(nat)
     for proto in ("udp", "tcp"):
         [key] = re.findall(rf"map out_{proto} {{ type (.*?) :", text)
         assert len(key.split(" . ")) == KEY_PARTS[nat.mapping]
         lookups = re.findall(rf"snat to {WAN} : (ip saddr . .*) map @out_{proto}", text)
-        updates = re.findall(rf"update @out_{proto} {{ (.*) : {proto} sport }}", text)
+        updates = re.findall(rf"update @out_{proto} {{ (.*?)(?: timeout \d+s)? : .* }}", text)
         for used in (*lookups, *updates):
             assert len(used.split(" . ")) == KEY_PARTS[nat.mapping]
         assert len(lookups) == 1
-        assert len(updates) == (2 if nat.mapping is Mapping.ENDPOINT_INDEPENDENT else 1)
+
+
+@every_nat
+def test_icmp_queries_have_a_key_without_the_port_that_their_remotes_have_not(nat: Nat) -> None:
+    [key] = re.findall(r"map out_icmp { type (.*?) :", of(nat))
+    assert len(key.split(" . ")) == min(3, KEY_PARTS[nat.mapping])
 
 
 @every_nat
 def test_the_filtering_is_the_permission(nat: Nat) -> None:
-    text = ruleset(nat, WAN, 40000)
+    text = of(nat)
     parts = PERMISSION_PARTS[nat.filtering]
     assert ("@perm_udp" in text) == (parts > 0)
     for proto in ("udp", "tcp"):
         checks = re.findall(rf"meta l4proto {proto} (\S.*) @perm_{proto} dnat", text)
-        records = re.findall(rf"update @perm_{proto} {{ (.*) }}", text)
-        assert [len(used.split(" . ")) for used in (*checks, *records)] == ([parts] * 3 if parts else [])
+        records = re.findall(rf"update @perm_{proto} {{ (.*?)(?: timeout \d+s)? }}", text)
+        assert {len(used.split(" . ")) for used in (*checks, *records)} == ({parts} if parts else set())
 
 
 @every_nat
-def test_udp_and_tcp_differ_in_nothing_but_the_first_segment_and_the_lifetime(nat: Nat) -> None:
-    text = ruleset(nat, WAN, 40000)
-    udp = sorted(line.strip() for line in text.splitlines() if "udp" in line and "{ udp, tcp }" not in line)
-    tcp = sorted(line.strip() for line in text.splitlines() if "tcp" in line and "{ udp, tcp }" not in line)
+def test_udp_and_tcp_differ_in_nothing_but_the_first_segment_the_last_one_and_the_lifetimes(nat: Nat) -> None:
+    text = of(replace(nat, udp_timeout=7440.0, udp_new_timeout=240.0))
+    lines = [line.strip() for line in text.splitlines() if "{ udp, tcp }" not in line and "map pool" not in line]
+    udp = sorted(line for line in lines if "udp" in line and "map slots" not in line)
+    tcp = [line for line in lines if "tcp" in line and "tcp flags & (fin|rst)" not in line]
     syn = "tcp flags & (syn|ack|rst|fin) == syn "
-    plain = [line.replace(syn, "").replace("7440s", "30s").replace("tcp", "udp") for line in tcp]
-    assert [line for line in udp if "map pool" not in line] == sorted(plain)
+    assert udp == sorted(line.replace(syn, "").replace("tcp", "udp") for line in tcp)
 
 
 @every_nat
 def test_only_a_hairpinning_nat_takes_packets_from_the_lan_to_itself(nat: Nat) -> None:
-    text = ruleset(nat, WAN, 40000)
+    text = of(nat)
     brings_back = [line for line in chain(text, "dstnat") if line.startswith(f"iifname lan ip daddr {WAN} ")]
     assert len(brings_back) == (2 if nat.hairpin else 0)
-    assert ("iifname lan oifname lan" in text) == nat.hairpin
+    external = nat.hairpin is Hairpinning.EXTERNAL_SOURCE
+    assert ("iifname lan oifname lan" in text) == external
     checked = [line for line in chain(text, "record") if line.endswith("drop")]
-    assert len(checked) == (2 if nat.hairpin and nat.filtering is not Filtering.ENDPOINT_INDEPENDENT else 0)
+    assert len(checked) == (2 if external and nat.filtering is not Filtering.ENDPOINT_INDEPENDENT else 0)
 
 
 @every_nat
 def test_what_is_not_translated_inward_is_dropped_and_not_refused(nat: Nat) -> None:
-    text = ruleset(nat, WAN, 40000)
+    text = of(nat)
     assert "iifname wan meta l4proto { udp, tcp } drop" in chain(text, "input")
     assert "iifname wan ct state new ct status & dnat == 0 drop" in chain(text, "forward")
     assert "reject" not in text
 
 
+@pytest.mark.parametrize(
+    ("unsolicited", "answer"),
+    [
+        (Unsolicited.RESET, "meta l4proto tcp reject with tcp reset"),
+        (Unsolicited.ICMP, "meta l4proto { udp, tcp } reject with icmp port-unreachable"),
+    ],
+)
+def test_a_nat_that_refuses_does_so_before_it_drops(unsolicited: Unsolicited, answer: str) -> None:
+    _, *rules = chain(of(replace(GRID[0], unsolicited=unsolicited)), "input")
+    assert rules[0] == f"iifname wan {answer}"
+    assert rules[1] == "iifname wan meta l4proto { udp, tcp } drop"
+
+
 @every_nat
 def test_mappings_are_recorded_after_translation_and_between_wan_and_lan_only(nat: Nat) -> None:
-    record = chain(ruleset(nat, WAN, 40000), "record")
+    record = chain(of(nat), "record")
     assert record[0] == "type filter hook postrouting priority 110; policy accept;"
     assert all(re.match(r"iifname (lan|wan) oifname (lan|wan) ", line) for line in record[1:])
 
 
 @every_nat
 def test_a_fresh_draw_of_an_owned_port_is_dropped_before_it_is_recorded(nat: Nat) -> None:
-    text = ruleset(nat, WAN, 40000)
+    text = of(nat)
     for proto in ("udp", "tcp"):
-        assert chain(text, f"rec_{proto}")[0] == f"meta mark 0x1 {proto} sport @used_{proto} counter drop"
+        records = chain(text, f"rec_{proto}")
+        hashed = nat.ports is Ports.HASHED
+        assert records[hashed] == f"meta mark 0x1 {proto} sport @used_{proto} counter drop"
+        assert ("update @clash" in records[0]) == hashed
         known, mark, *draws = chain(text, f"alloc_{proto}")
         assert known.endswith(f"map @out_{proto}")
         assert mark == "meta mark set 0x1"
-        assert len(draws) == (2 if nat.ports is Ports.PRESERVING else 1)
+        assert len(draws) == (1 if nat.ports in (Ports.SEQUENTIAL, Ports.RANDOM) else 2)
 
 
 @every_nat
 def test_everything_else_leaves_with_the_external_address(nat: Nat) -> None:
-    assert chain(ruleset(nat, WAN, 40000), "srcnat")[-1] == f"iifname lan oifname wan snat to {WAN}"
+    assert chain(of(nat), "srcnat")[-1] == f"iifname lan oifname wan snat to {WAN}"
 
 
 @every_nat
 def test_every_dynamic_set_has_a_bound_and_a_lifetime(nat: Nat) -> None:
-    declared = re.findall(r"^  (?:map|set) (\w+) { (.*)", ruleset(nat, WAN, 40000), re.MULTILINE)
+    declared = re.findall(r"^  (?:map|set) (\w+) { (.*)", of(nat), re.MULTILINE)
     for name, rest in declared:
-        if name != "pool":
+        if name not in ("pool", "slots", "blocks"):
             assert re.search(rf"flags dynamic,timeout; timeout \d+s; size ({MAPPINGS}|{2 * MAPPINGS}); }}", rest)
 
 
-@pytest.mark.parametrize("base", [POOL_BASES[0], POOL_BASES[-1]])
-def test_a_sequential_pool_is_a_run_of_ports(base: int) -> None:
+def test_a_sequential_pool_is_a_run_of_ports() -> None:
     nat = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.SEQUENTIAL)
-    pairs = re.findall(r"(\d+) : (\d+)[,; ]", ruleset(nat, WAN, base).split("elements", 1)[1].split("\n")[0])
+    pairs = re.findall(r"(\d+) : (\d+)[,; ]", of(nat).split("elements", 1)[1].split("\n")[0])
+    base = int(pairs[0][1])
     assert [(int(index), int(port)) for index, port in pairs] == [(i, base + i) for i in range(POOL)]
-    assert base + POOL <= 65536
+    assert base in POOL_BASES
+    assert POOL_BASES[-1] + POOL <= 65536
+
+
+def test_a_hash_follows_from_the_seed_alone() -> None:
+    nat = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.HASHED)
+    assert of(nat) == of(nat)
+    assert of(nat) != ruleset(nat, (WAN,), HOSTS, "2/home")
+
+
+def test_blocks_do_not_overlap_and_latecomers_have_one_of_their_own() -> None:
+    nat = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.BLOCK)
+    hosts = tuple(f"192.168.1.{number}" for number in range(10, 40))
+    text = ruleset(nat, (WAN,), hosts, "1/home")
+    blocks = sorted((int(first), int(last)) for first, last in re.findall(rf"{WAN} (?:\.|:) (\d+)-(\d+)", text))
+    blocks = sorted(set(blocks))
+    assert len(blocks) == len(hosts) + 1
+    assert all(last - first == BLOCK - 1 for first, last in blocks)
+    assert all(one[1] < two[0] for one, two in itertools.pairwise(blocks))
+
+
+def test_more_subscribers_than_blocks_are_refused_with_the_numbers() -> None:
+    nat = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.BLOCK, block_size=4096)
+    hosts = tuple(f"192.168.1.{number}" for number in range(10, 26))
+    with pytest.raises(TopologyError, match="16 subscribers, and room for 14: 15 blocks of 4096 ports"):
+        ruleset(nat, (WAN,), hosts, "1/home")
+
+
+@pytest.mark.parametrize(
+    ("pooling", "choice"),
+    [
+        (Pooling.PAIRED, "ip saddr vmap { 192.168.1.10 : goto draw_udp_0, 192.168.1.11 : goto draw_udp_1 }"),
+        (Pooling.ARBITRARY, "numgen inc mod 2 vmap { 0 : goto draw_udp_0, 1 : goto draw_udp_1 }"),
+    ],
+)
+def test_a_pool_gives_out_its_addresses_as_declared(pooling: Pooling, choice: str) -> None:
+    nat = replace(GRID[0], public_addresses=2, pooling=pooling)
+    text = of(nat, "11.0.7.2", "11.0.7.3")
+    assert choice in chain(text, "alloc_udp")
+    for index, address in enumerate(("11.0.7.2", "11.0.7.3")):
+        assert all(f"snat to {address} " in rule for rule in chain(text, f"draw_udp_{index}"))
+
+
+def test_one_to_one_gives_every_host_its_own_address_both_ways() -> None:
+    text = of(replace(GRID[0], one_to_one=True), "11.0.7.2", "11.0.7.3")
+    for host, public in zip(HOSTS, ("11.0.7.2", "11.0.7.3"), strict=True):
+        assert f"iifname wan ip daddr {public} dnat to {host}" in chain(text, "dstnat")
+        assert f"iifname lan oifname wan ip saddr {host} snat to {public}" in chain(text, "srcnat")
 
 
 def test_lifetimes_are_those_of_the_nat() -> None:
     nat = Nat(
-        Mapping.ENDPOINT_INDEPENDENT,
-        Filtering.ADDRESS_DEPENDENT,
-        Ports.RANDOM,
-        udp_timeout=5.0,
-        tcp_timeout=90.0,
+        Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT, Ports.RANDOM, udp_timeout=5.0, tcp_timeout=90.0
     )
-    text = ruleset(nat, WAN, 40000)
+    text = of(nat)
     assert set(re.findall(r"_udp { .* timeout (\d+)s", text)) == {"5"}
     assert set(re.findall(r"_tcp { .* timeout (\d+)s", text)) == {"90"}
+    assert "kept" not in text
+
+
+def test_two_lifetimes_are_told_apart_by_the_flows_own() -> None:
+    text = of(replace(GRID[0], udp_new_timeout=10.0, udp_timeout=100.0))
+    assert "meta l4proto udp ct expiration > 55000ms update @kept_udp { udp sport }" in chain(text, "rec_udp")
+    assert all("timeout 100s" in rule for rule in chain(text, "kept_rec_udp"))

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from lab.errors import LabError
 from lab.model.classical import CLASSICAL
+from lab.model.nat import Nat
 from lab.model.presets import PRESETS
-from lab.observe.nat import Certificate, Trap, expected
+from lab.observe.certificate import Certificate, Trap
+from lab.observe.nat import expected, expected_query
 from lab.report.results import RESULTS, Cell, Machine, Mark, Party, Results, Seconds, results_to_json
 from lab.report.terminal import certificate_table, markdown, matrix_table, print_results, report, summary
 
@@ -136,15 +138,19 @@ def test_a_report_of_a_folder_without_results_is_an_error(tmp_path: Path) -> Non
         report(tmp_path)
 
 
+def certified(name: str, nat: Nat) -> Certificate:
+    udp, tcp = expected(nat, "UDP"), expected(nat, "TCP")
+    return Certificate(name, nat, udp, tcp, expected_query(nat), (Trap("t", True, ""),), (), 0.1)
+
+
 def certificates() -> list[Certificate]:
-    good = [
-        Certificate(name, PRESETS[name].nat, both := expected(PRESETS[name].nat), both, (Trap("t", True, ""),), (), 0.1)
-        for name in CLASSICAL
-    ]
+    good = [certified(name, PRESETS[name].nat) for name in CLASSICAL]
     home, symmetric = PRESETS["home"].nat, PRESETS["symmetric"].nat
     return [
         *good,
-        Certificate("liar", home, expected(symmetric), None, (), ("UDP mapping: declared a, measured b",), 1),
+        Certificate(
+            "liar", home, expected(symmetric, "UDP"), None, None, (), ("UDP mapping: declared a, measured b",), 1
+        ),
     ]
 
 
@@ -154,10 +160,10 @@ def test_certificates_show_declared_beside_measured() -> None:
         console.print(certificate_table(certificates()))
     text = capture.get()
     assert max(map(len, text.splitlines())) <= 80
-    assert text.count("measured") == 6 * 2 + 2
-    assert text.count("✓") == 5 * 3
-    assert text.count("✗") == 2
+    assert text.count("measured") == 6 * 3 + 3
+    assert text.count("✓") == 5 * 4
+    assert text.count("✗") == 3
     assert "not measured" in text
     assert "liar: UDP mapping: declared a, measured b" in text
-    assert "endpoint-indep." in text
-    assert "addr+port-dep." in text
+    assert " endpoint " in text
+    assert " addr+port " in text
