@@ -168,7 +168,12 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.Tes
     except LabError as error:
         return [_report(item, "call", "failed", f"the scenario's process: {error}")]
     from_json = item.config.hook.pytest_report_from_serializable
-    return [from_json(config=item.config, data=data) for data in json.loads(raw)]
+    return [from_json(config=item.config, data=_with_tuple(data)) for data in json.loads(raw)]
+
+
+def _with_tuple(data: dict[str, Any]) -> dict[str, Any]:
+    """A report as it was before JSON made a list of the place and reason of a skip."""
+    return data | {"longrepr": tuple(data["longrepr"])} if isinstance(data["longrepr"], list) else data
 
 
 def _report(item: pytest.Item, when: Any, outcome: Any, why: str) -> pytest.TestReport:

@@ -71,6 +71,15 @@ def test_a_scenario_leaves_nothing_set_up_for_tests_of_other_folders(tmp_path: P
     assert "3 passed" in output
 
 
+def test_a_scenario_that_is_skipped_tells_its_reason(tmp_path: Path) -> None:
+    source = "import pytest\npytestmark = pytest.mark.skipif(True, reason='no such weather')\n" + SCENARIO
+    status, output = run_pytest(tmp_path, source, "-rs")
+
+    assert status == 0, output
+    assert "2 skipped" in output
+    assert "no such weather" in output
+
+
 def test_a_failing_scenario_shows_its_assertion_and_where_the_evidence_lies(tmp_path: Path) -> None:
     status, output = run_pytest(tmp_path, SCENARIO.replace('"bob"}', '"carol"}'))
 
