@@ -130,7 +130,7 @@ def _check(plan: Plan) -> None:
     assert all(int(mac[:2], 16) & 3 == 2 for mac in macs)
     lans = [ipaddress.ip_network(router.lan) for router in plan.routers]
     held = [ipaddress.ip_interface(address) for port in every for address in port.addresses]
-    public = [address for address in held if not any(address in lan for lan in lans)]
+    public = [address for address in held if not address.is_link_local and not any(address in lan for lan in lans)]
     assert len(set(public)) == len(public)
     assert all(address.is_global for address in public)
     assert {(capture.space, capture.port) for capture in plan.captures} <= set(places)
