@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from lab.errors import KernelError
@@ -68,6 +69,11 @@ class UserspaceLinks:
             self._ask({"shape": to_plain(shaping)})
             nft.load(self._core, membership_rules(shaping))
 
+    @property
+    def pid(self) -> int:
+        """Of the program; 0 before the links are first shaped."""
+        return self._process.pid if self._process is not None else 0
+
     def counts(self) -> tuple[LinkCount, ...]:
         """What each link has done so far. Raises KernelError."""
         if self._process is None:
@@ -93,7 +99,8 @@ class UserspaceLinks:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already; `problems` told
+            process.stdin.close()
         try:
             process.wait(_END_WITHIN)
         except subprocess.TimeoutExpired:

@@ -23,7 +23,7 @@ from lab.plan.shaping import Shaping, Uplink
 PACKETS: Final = 100_000
 "that netem holds; its own default of 1000 caps rate × latency"
 OVERHEAD: Final = ("stab", "overhead", "-14", "linklayer", "ethernet")
-"our rates count IP packets; without this the kernel would count their Ethernet headers too"
+"our rates count IP packets; without this, at the root, the kernel would count their Ethernet headers too"
 _BURST: Final = 3200
 "bytes that go out at once, at least: two full packets"
 _TICKS: Final = 250
@@ -79,10 +79,13 @@ def _towards_internet(link: Uplink) -> list[str]:
 
 def _pair(port: str, impairment: Impairment) -> list[str]:
     """netem, and in it tbf if there is a rate."""
-    lines = [f"qdisc replace dev {port} root handle 1: {' '.join(netem(impairment))}"]
-    if impairment.rate is not None:
-        lines.append(f"qdisc add dev {port} parent 1: handle 2: {' '.join((*OVERHEAD, *tbf(impairment)))}")
-    return lines
+    root, told = f"qdisc replace dev {port} root handle 1:", " ".join(netem(impairment))
+    if impairment.rate is None:
+        return [f"{root} {told}"]
+    return [
+        f"{root} {' '.join(OVERHEAD)} {told}",
+        f"qdisc add dev {port} parent 1:1 handle 2: {' '.join(tbf(impairment))}",
+    ]
 
 
 def _from_internet(link: Uplink, shaping: Shaping) -> list[str]:

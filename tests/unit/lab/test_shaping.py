@@ -157,7 +157,6 @@ def test_the_cores_port_shapes_what_goes_down_with_a_class_for_each_distance() -
 def test_without_distances_a_rate_is_a_bucket_below_netem() -> None:
     lines = commands(plan(TOPOLOGY.replace('latency = { us = "40ms" }', "")).shaping, CORE)
     assert lines == (
-        "qdisc replace dev home root handle 1: netem limit 100000 delay 20000us",
-        "qdisc add dev home parent 1: handle 2: stab overhead -14 linklayer ethernet"
-        " tbf rate 10000000bit burst 5000 limit 62500",
+        "qdisc replace dev home root handle 1: stab overhead -14 linklayer ethernet netem limit 100000 delay 20000us",
+        "qdisc add dev home parent 1:1 handle 2: tbf rate 10000000bit burst 5000 limit 62500",
     )

@@ -1,0 +1,336 @@
+"""Links in a real network: what was asked for is what probes find, and punches still come out."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from lab.errors import KernelError
+from lab.kernel import netem as kernel_netem
+from lab.kernel.namespace import Namespace
+from lab.kernel.network import Network
+from lab.kernel.shaping import USERSPACE, UserspaceLinks
+from lab.lab import Lab
+from lab.model.impairment import Impairment
+from lab.model.topology import parse
+from lab.observe.quality import Train, compare, delay
+from lab.peers.handle import Peer
+from lab.plan.build import build
+from lab.plan.netem import commands
+from lab.plan.plan import Plan
+from lab.run.links import CASES, Case, measure_cases
+from lab.run.plugin import topology
+
+Inside = Callable[[Callable[[], None]], None]
+DEADLINE = 10.0
+THREE = """
+name = "three"
+[region.eu]
+latency = {{ us = "30ms" }}
+[region.us]
+[router.home]
+nat = "home"
+link = {home}
+[peer.alice]
+at = "home"
+[peer.one]
+at = "internet"
+link = {one}
+[peer.two]
+at = "internet"
+[peer.three]
+at = "internet"
+region = "us"
+[peer.four]
+at = "internet"
+region = "eu"
+"""
+WITHOUT = 'name = "w"\n[peer.one]\nat = "internet"\n[peer.two]\nat = "internet"\n'
+
+
+def plan(one: str = "{}", home: str = "{}") -> Plan:
+    return build(parse(THREE.format(one=one, home=home), "three.toml"), seed=1)
+
+
+def udp(ns: Namespace, port: int = 0) -> socket.socket:
+    sock = ns.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(DEADLINE)
+    sock.bind(("", port))
+    return sock
+
+
+def address_of(network: Network, peer: str) -> str:
+    return next(launch.address for launch in network.plan.launches if launch.peer == peer)
+
+
+def round_trip(network: Network, near: str, far: str, data: bytes = b"probe") -> float:
+    """Seconds from one host to another and back, the shortest of five: a busy machine only adds to it, as ARP does."""
+    shortest = DEADLINE
+    with udp(network.spaces[near]) as here, udp(network.spaces[far], 7000) as there:
+        for _ in range(5):
+            began = time.monotonic()
+            here.sendto(data, (address_of(network, far), 7000))
+            received, source = there.recvfrom(2000)
+            there.sendto(received, source)
+            here.recv(2000)
+            shortest = min(shortest, time.monotonic() - began)
+    return shortest
+
+
+def arrives(sock: socket.socket, within: float) -> bool:
+    return bool(select.select([sock], (), (), within)[0])
+
+
+def userspace(network: Network) -> UserspaceLinks:
+    assert isinstance(network.links, UserspaceLinks)
+    return network.links
+
+
+def test_every_impairment_measures_as_it_was_asked_for(inside: Inside) -> None:
+    def check() -> None:
+        trains, _ = measure_cases(CASES)
+        rows = [row for case in CASES for row in compare(case.name, case.asked, trains[case.name])]
+        # Of delays only the shorter ones are the link's own, while other tests want the processor.
+        assert not [row for row in rows if not row.ok and row.unit != "s"]
+        for case in CASES:
+            if case.asked.latency and not case.asked.jitter and not case.asked.reorder:
+                assert abs(delay(trains[case.name], 0.2) - case.asked.latency) < 0.0005
+
+    inside(check)
+
+
+def test_the_same_seed_loses_doubles_and_spoils_the_same_packets(inside: Inside) -> None:
+    def check() -> None:
+        asked = Impairment(latency=0.01, jitter=0.01, loss=0.2, loss_burst=2.0, duplicate=0.2, corrupt=0.2)
+        case = Case("all at once", asked, 400, 400, size=500)
+        fates = [came(measure_cases((case,), USERSPACE, seed)[0][case.name]) for seed in (5, 5, 6)]
+        assert fates[0] == fates[1]
+        assert fates[0] != fates[2]
+
+    inside(check)
+
+
+def came(train: Train) -> list[int]:
+    return sorted(arrival.number for arrival in train.arrivals)
+
+
+def test_a_link_delays_both_ways_and_nobody_else(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(plan('{ up = { latency = "20ms" }, down = { latency = "50ms" } }')) as network:
+            network.shape()
+            assert 0.07 <= round_trip(network, "one", "two") < 0.08
+            assert 0.07 <= round_trip(network, "two", "one") < 0.08
+            assert round_trip(network, "two", "three") < 0.01
+            assert 0.06 <= round_trip(network, "three", "four") < 0.07
+
+    inside(check)
+
+
+def test_a_router_delays_what_is_behind_it(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(plan('{ latency = "5ms" }', '{ latency = "20ms" }')) as network:
+            network.shape()
+            assert 0.05 <= round_trip(network, "alice", "one") < 0.06
+
+    inside(check)
+
+
+def test_a_link_that_changes_keeps_what_is_under_way(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(plan('{ latency = "300ms" }')) as network, udp(network.spaces["two"], 7000) as there:
+            network.shape()
+            with udp(network.spaces["one"]) as here:
+                here.sendto(b"slow", (address_of(network, "two"), 7000))
+                began = time.monotonic()
+                network.set_link("one", Impairment(latency=0.001))
+                here.sendto(b"fast", (address_of(network, "two"), 7000))
+                assert there.recv(10) == b"fast"
+                assert there.recv(10) == b"slow"
+                assert 0.25 < time.monotonic() - began < 0.4
+
+    inside(check)
+
+
+def test_a_link_may_begin_and_end_while_the_network_runs(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(build(parse(WITHOUT, "w.toml"), 1)) as network:
+            network.shape()
+            assert network.links is None
+            network.set_link("two", Impairment(latency=0.02), Impairment(latency=0.03))
+            assert 0.05 <= round_trip(network, "one", "two") < 0.06
+            network.set_link("two", Impairment())
+            assert round_trip(network, "one", "two") < 0.01
+            network.set_link("two", Impairment(loss=1.0))
+            with udp(network.spaces["two"], 7000) as there, udp(network.spaces["one"]) as here:
+                here.sendto(b"lost", (address_of(network, "two"), 7000))
+                assert not arrives(there, 0.1)
+
+    inside(check)
+
+
+def test_only_neighbours_of_the_core_have_links(inside: Inside) -> None:
+    def check() -> None:
+        told = "alice has no link to the internet; those that have: home, one"
+        with Network.build(plan()) as network, pytest.raises(KernelError, match=told):
+            network.set_link("alice", Impairment(latency=0.1))
+
+    inside(check)
+
+
+def test_a_link_whose_program_was_killed_carries_nothing_and_says_so(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(plan('{ latency = "1ms" }')) as network:
+            network.shape(USERSPACE)
+            links = userspace(network)
+            assert links.problems() == ()
+            os.kill(links.pid, signal.SIGKILL)
+            with udp(network.spaces["two"], 7000) as there, udp(network.spaces["one"]) as here:
+                here.sendto(b"lost", (address_of(network, "two"), 7000))
+                assert not arrives(there, 0.2)
+            assert "ended with status -9" in links.problems()[0]
+            with pytest.raises(KernelError, match="the userspace link has ended"):
+                network.set_link("one", Impairment(latency=0.1))
+
+    inside(check)
+
+
+def test_it_counts_what_it_does(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(plan('{ up = { loss = "100%" } }')) as network:
+            network.shape(USERSPACE)
+            with udp(network.spaces["one"]) as here:
+                for _ in range(20):
+                    here.sendto(b"lost", (address_of(network, "two"), 7000))
+            deadline = time.monotonic() + DEADLINE
+            while (count := userspace(network).counts()[1]).taken < 20 and time.monotonic() < deadline:
+                pass
+            assert (count.name, count.taken, count.lost, count.dropped) == ("one", 20, 20, 0)
+
+    inside(check)
+
+
+def test_what_is_too_large_for_a_link_is_answered(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(plan("{ mtu = 1000 }")) as network:
+            assert too_large(network)
+
+    inside(check)
+
+
+def test_a_black_hole_answers_nothing(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(plan("{ mtu = 1000, pmtu-black-hole = true }")) as network:
+            assert not too_large(network)
+
+    inside(check)
+
+
+def too_large(network: Network) -> bool:
+    """Whether a sender learns that its datagram did not fit."""
+    ip_mtu_discover, ip_pmtudisc_do, ip_recverr = 10, 2, 11
+    with udp(network.spaces["two"]) as here:
+        here.setsockopt(socket.IPPROTO_IP, ip_mtu_discover, ip_pmtudisc_do)
+        here.setsockopt(socket.IPPROTO_IP, ip_recverr, 1)
+        here.connect((address_of(network, "one"), 7000))
+        here.send(bytes(1200))
+        poll = select.poll()
+        poll.register(here, 0)
+        return bool(poll.poll(300))
+
+
+def test_tc_understands_what_it_is_told(inside: Inside) -> None:
+    def check() -> None:
+        asked = (
+            '{ latency = "20ms", jitter = "5ms", loss = "2%", loss-burst = 4, duplicate = "1%", reorder = "1%",'
+            ' corrupt = "1%", rate = "10Mbit", buffer = "50ms" }'
+        )
+        with Network.build(plan(asked, asked)) as network:
+            for name, space in network.spaces.items():
+                lines = commands(network.plan.shaping, name)
+                if not lines:
+                    continue
+                if kernel_netem.available(space):
+                    kernel_netem.tc(space, lines)
+                    continue
+                # The rest of the tree is real where netem is not; its own arguments are at least parsed.
+                kernel_netem.tc(space, tuple(without_netem(line) for line in lines))
+                for line in lines:
+                    if " netem " in line:
+                        assert "qdisc kind is unknown" in tc_complaint(space, line.split(" netem ")[1])
+                assert "kind is unknown" not in tc_complaint(network.spaces["one"], "delay soon")
+
+    inside(check)
+
+
+def without_netem(line: str) -> str:
+    other = "tbf rate 1gbit burst 10000 limit 100000" if " root " in line else "pfifo"
+    return f"{line.split(' netem ')[0]} {other}" if " netem " in line else line
+
+
+def tc_complaint(space: Namespace, netem: str) -> str:
+    line = f"qdisc add dev lo root netem {netem}"
+    with space.entered():
+        return subprocess.run(["tc", *line.split()], capture_output=True, text=True, check=False).stderr
+
+
+async def meet(lab: Lab) -> float:
+    """Alice reaches bob through the relay, and they punch; when the direct connection was there."""
+    relay, alice, bob = lab.peers("relay", "alice", "bob")
+    async with lab.step("bob reserves a slot"):
+        await bob.reserve(relay)
+    async with lab.step("alice reaches bob through the relay"):
+        assert (await alice.dial(bob.through(relay))).path == "relayed"
+    async with lab.step("both punch"):
+        await bob.saw("punch", within=40, where=lambda stage="", **_: stage == "succeeded")
+    direct = await alice.saw(
+        "connected", within=15, where=lambda path="", peer="", **_: path == "direct" and peer == bob.peer_id
+    )
+    assert (await alice.echo(bob)).path == "direct"
+    return direct.at
+
+
+async def distance(here: Peer, there: Peer) -> float:
+    """Seconds to a peer and back by their direct connection, the shortest of five."""
+    pings = [await here.ping(there) for _ in range(5)]
+    assert {ping.path for ping in pings} == {"direct"}
+    return min(ping.rtt for ping in pings)
+
+
+@topology("two-far-homes")
+async def test_homes_that_are_40_ms_apart_punch_and_the_wire_shows_the_distance(lab: Lab) -> None:
+    _, alice, bob = lab.peers("relay", "alice", "bob")
+    await meet(lab)
+    assert 0.08 <= await distance(alice, bob) < 0.1
+    flow = (await lab.facts()).direct_flow(alice, bob)
+    assert flow is not None
+    assert {end.address for end in flow.ends} == {router.wan for router in lab.plan.routers}
+
+
+@topology("lossy-wifi")
+async def test_a_punch_comes_through_bad_wifi(lab: Lab) -> None:
+    _, alice, bob = lab.peers("relay", "alice", "bob")
+    await meet(lab)
+    assert (await lab.facts()).direct_flow(alice, bob) is not None
+
+
+@topology("two-regions")
+async def test_a_punch_crosses_an_ocean(lab: Lab) -> None:
+    _, alice, bob = lab.peers("relay", "alice", "bob")
+    await meet(lab)
+    # 14 ± 3 ms of cable, 45 ms of ocean and 2 ms of fibre, there and back.
+    assert 0.115 < await distance(alice, bob) < 0.14
+
+
+@topology("two-far-homes")
+async def test_a_link_changes_under_a_connection(lab: Lab) -> None:
+    _, alice, bob = lab.peers("relay", "alice", "bob")
+    await meet(lab)
+    await lab.set_link("home-a", Impairment(latency=0.2))
+    assert 0.44 <= await distance(alice, bob) < 0.5
