@@ -300,6 +300,7 @@ class Muxed:
         for stream in self._streams.values():
             stream.fail(gone, keep_buffered=True)
         self._streams.clear()
+        self._machine.abandon()
         self._wake_openers()
         for pong in self._pongs.values():
             if not pong.done():

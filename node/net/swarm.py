@@ -36,6 +36,7 @@ from node.net.punch import Punch, Punches
 from node.net.tasks import Tasks
 from node.net.tcp import TcpTransport
 from node.net.upgrade import Role, UpgradeConfig, upgrade
+from node.wire.yamux_windows import GrowthPool
 
 if TYPE_CHECKING:
     from node.names.keys import PrivateKey
@@ -51,6 +52,10 @@ ATTEMPT_TIMEOUT = 15.0
 """Seconds for one address, from SYN to muxed, as in go."""
 INBOUND_TIMEOUT = 10.0
 """Seconds an inbound connection may take to be muxed, as in rust and js."""
+
+
+WINDOW_GROWTH = 256 * 1024 * 1024
+"""Bytes by which the receive windows of all connections together may exceed their initial size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Swarm:
         self._connections: dict[PeerId, list[Connection]] = {}
         self._open = Budget(CONNECTIONS)
         self._inbound = Budget(INBOUND)
+        self._growth = GrowthPool(WINDOW_GROWTH)
         self._upgrading = Budget(UPGRADING)
         self._tasks = Tasks()
         self._connected: list[Callable[[Connection], None]] = []
@@ -254,7 +260,11 @@ class Swarm:
     ) -> Connection:
         try:
             muxed = await upgrade(
-                raw, key=self.key, role=role, expected=expected, config=UpgradeConfig(timeout=timeout)
+                raw,
+                key=self.key,
+                role=role,
+                expected=expected,
+                config=UpgradeConfig(timeout=timeout, growth=self._growth),
             )
             self._admit(muxed.remote_peer, endpoints)
         except BaseException:

@@ -25,6 +25,7 @@ from node.net.secure import Secured, SecureStream, secure
 from node.net.stream import ByteStream, RawConnection
 from node.wire import noise, yamux
 from node.wire.yamux import Yamux, YamuxConfig
+from node.wire.yamux_windows import GrowthPool
 
 __all__ = ["Muxed", "MuxedStream", "Role", "UpgradeConfig", "upgrade"]
 
@@ -47,6 +48,8 @@ class UpgradeConfig:
     timeout: float = 15.0
     """Seconds for the whole upgrade."""
     yamux: YamuxConfig = field(default_factory=YamuxConfig)
+    growth: GrowthPool | None = None
+    """What the receive windows of all connections may grow by together; None: each connection on its own."""
 
 
 async def upgrade(
@@ -84,7 +87,7 @@ async def _upgrade(
         muxer, ahead = await _agree_on_muxer(raw, secured, config.muxers, initiator)
     if muxer != yamux.PROTOCOL:
         raise ConfigError(f"no such muxer: {muxer}")
-    machine = Yamux(initiator=initiator, now=asyncio.get_running_loop().time(), config=config.yamux)
+    machine = Yamux(initiator=initiator, now=asyncio.get_running_loop().time(), config=config.yamux, pool=config.growth)
     return Muxed(raw, secured, machine, muxer=muxer, ahead=ahead)
 
 

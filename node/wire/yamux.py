@@ -13,7 +13,8 @@ dead (go does), so pongs go out ahead of all data. Data leaves in turns, one fra
 arrives and never gathered.
 
 The receive window follows the reader: when half of it was consumed in less than four round trips, it doubles, up to
-`YamuxConfig.max_window` and as long as all growth of the session stays within `growth_budget`.
+`YamuxConfig.max_window` and as long as all growth of the session stays within `growth_budget`, and that of all sessions
+within the `GrowthPool` they share: who reads fast, and then not at all, must not be sent more than we have memory for.
 
 Spec: https://github.com/libp2p/specs/blob/master/yamux/README.md
 """
@@ -37,6 +38,7 @@ from node.wire.yamux_events import (
     StreamWasReset,
 )
 from node.wire.yamux_frames import HEADER, VERSION, Flag, GoAwayCode, Kind, pack
+from node.wire.yamux_windows import GrowthPool
 
 __all__ = ["INITIAL_WINDOW", "MAX_CONTROL", "PROTOCOL", "Yamux", "YamuxConfig"]
 
@@ -110,10 +112,13 @@ class _Stream:
 class Yamux:
     """The machine of one session. Any error raised by `receive_data` is final; GoAway is then queued."""
 
-    def __init__(self, *, initiator: bool, now: float, config: YamuxConfig | None = None) -> None:
+    def __init__(
+        self, *, initiator: bool, now: float, config: YamuxConfig | None = None, pool: GrowthPool | None = None
+    ) -> None:
         self.rtt: float | None = None
         """The last measured round trip, smoothed; seconds."""
         self._config = config or YamuxConfig()
+        self._pool = pool or GrowthPool(self._config.growth_budget)
         self._streams: dict[int, _Stream] = {}  # at most twice max_streams
         self._next_id = 1 if initiator else 2
         self._remote_parity = 0 if initiator else 1
@@ -415,7 +420,7 @@ class Yamux:
         self._counts[stream_id % 2] -= 1
         self._forgotten.append(stream_id)
         self._lingering.pop(stream_id, None)
-        self._growth -= stream.window - INITIAL_WINDOW
+        self._return_growth(stream.window - INITIAL_WINDOW)
         if not stream.acked:
             self._unacked -= 1
         if stream.queued:
@@ -427,10 +432,21 @@ class Yamux:
         if self.rtt is None or now - stream.epoch >= 4 * self.rtt:
             return 0
         room = min(self._config.max_window - stream.window, self._config.growth_budget - self._growth)
-        growth = min(stream.window, room)
+        growth = self._pool.take(min(stream.window, room))
         stream.window += growth
         self._growth += growth
         return growth
+
+    def _return_growth(self, size: int) -> None:
+        self._growth -= size
+        self._pool.give(size)
+
+    def abandon(self) -> None:
+        """The session is over: forget its streams and return what their windows took of the pool."""
+        self._return_growth(self._growth)
+        self._streams.clear()
+        self._round.clear()
+        self._lingering.clear()
 
     # --- time
 

@@ -22,6 +22,7 @@ from node.wire.yamux_events import (
     StreamWasReset,
 )
 from node.wire.yamux_frames import HEADER, Flag, GoAwayCode, Kind
+from node.wire.yamux_windows import GrowthPool
 
 BATCH = 65519
 Frame = tuple[Kind, int, int, int, bytes]
@@ -231,6 +232,22 @@ def test_a_stream_that_ends_gives_its_growth_back() -> None:
     everything(session)
     session.consume(3, INITIAL_WINDOW // 2, 3.0)
     assert [f[3] for f in frames(batch(session))] == [INITIAL_WINDOW // 2 + INITIAL_WINDOW]
+
+
+def test_sessions_that_share_a_pool_grow_no_further_together_and_give_back_at_their_end() -> None:
+    pool = GrowthPool(INITIAL_WINDOW)
+    first, second = (Yamux(initiator=False, now=0.0, pool=pool) for _ in range(2))
+    for session in (first, second):
+        session.receive_data(syn(1), 0.0)
+        measured(session, rtt=100.0)
+    half = INITIAL_WINDOW // 2
+    assert consume_half_windows(first, [1.0]) == [half + INITIAL_WINDOW]
+    assert consume_half_windows(second, [1.0]) == [half]
+    first.abandon()
+    assert pool.left == INITIAL_WINDOW
+    assert not first.consume(1, INITIAL_WINDOW, 2.0)
+    assert not batch(first)
+    assert consume_half_windows(second, [2.0]) == [half + INITIAL_WINDOW]
 
 
 def test_credit_cannot_exceed_what_a_header_can_say() -> None:
