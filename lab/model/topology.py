@@ -28,10 +28,12 @@ from lab.model import lans, placing
 from lab.model.dns import Dns, read_dns
 from lab.model.firewall import Firewall, read_firewall
 from lab.model.impairment import Link
+from lab.model.ipv6 import Guard, Ip, read_guard, read_ip
 from lab.model.link_keys import read_distances, read_link, read_region
 from lab.model.nat import Nat
 from lab.model.nat_keys import read_nat
 from lab.model.portmap import PortMapping, read_port_mapping
+from lab.model.presets import PRESETS
 from lab.model.switch import PLAIN, Switch, read_switches
 from lab.model.tables import Table, closest, read
 
@@ -68,6 +70,7 @@ class Router:
 
     name: str
     nat: Nat
+    "of IPv4; without meaning in a network that has none"
     preset: str | None = None
     "the name its NAT was given by, if it was"
     line: int = 0
@@ -86,6 +89,8 @@ class Router:
     "what its hosts may have it open; None: nothing"
     switch: Switch = PLAIN
     "what its LAN does with multicast, and between hosts"
+    guard: Guard | None = None
+    "its IPv6 firewall; None: the network has no IPv6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ class Topology:
     "seconds one way from region to region"
     dns: Dns | None = None
     "its name service; None: names resolve to nothing"
+    ip: Ip = Ip.V4
 
     def router(self, name: str) -> Router:
         """The router of that name; KeyError if there is none."""
@@ -185,7 +191,7 @@ def load(path: Path | str) -> Topology:
 def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     """The topology of a TOML text; TopologyError names the file, the line, the table and what is allowed."""
     top = read(text.replace("\r\n", "\n"), filename)
-    top.check_keys(("name", "summary", "router", "peer", "region", "dns"))
+    top.check_keys(("name", "summary", "router", "peer", "region", "dns", "ip"))
     name = top.text("name", '"two-homes"')
     if not TITLE.fullmatch(name):
         raise top.error("name", "must be 1 to 64 letters, digits, dots, hyphens and underscores")
@@ -195,7 +201,8 @@ def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     tables = {kind: top.tables(kind) for kind in ("router", "peer")}
     _check_names(tables["router"], tables["peer"])
     distances, regions = _regions(top.tables("region"))
-    routers = tuple(_router(name, table, regions) for name, table in tables["router"])
+    ip = read_ip(top)
+    routers = tuple(_router(name, table, regions, ip) for name, table in tables["router"])
     peers = tuple(_peer(name, table, [router.name for router in routers], regions) for name, table in tables["peer"])
     places = placing.read_places(tables["router"], tables["peer"])
     routers = tuple(replace(router, at=places[router.name].at, lan=places[router.name].lan) for router in routers)
@@ -203,7 +210,7 @@ def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     routers = tuple(replace(router, switch=switches[router.name]) for router in routers)
     _check_sizes(top, routers, peers)
     dns = read_dns(top, [router.name for router in routers], [peer.name for peer in peers])
-    return Topology(name, summary, routers, peers, path, text, distances, dns)
+    return Topology(name, summary, routers, peers, path, text, distances, dns, ip)
 
 
 def _regions(tables: list[tuple[str, Table]]) -> tuple[tuple[tuple[str, str, float], ...], list[str]]:
@@ -229,15 +236,33 @@ def _check_names(routers: list[tuple[str, Table]], peers: list[tuple[str, Table]
         taken[name] = table
 
 
-def _router(name: str, table: Table, regions: list[str]) -> Router:
-    table.check_keys(("nat", "at", "lan", "firewall", "port-mapping", "link", "region"))
-    nat, preset = read_nat(table)
+def _router(name: str, table: Table, regions: list[str], ip: Ip) -> Router:
+    table.check_keys(("nat", "at", "lan", "firewall", "ipv6", "port-mapping", "link", "region"))
+    nat, preset = _nat(table, ip)
     link, link_preset = read_link(table)
     region = read_region(table, regions)
     firewall, port_mapping = read_firewall(table), read_port_mapping(table)
     return Router(
-        name, nat, preset, table.line, link, link_preset, region, firewall=firewall, port_mapping=port_mapping
+        name,
+        nat,
+        preset,
+        table.line,
+        link,
+        link_preset,
+        region,
+        firewall=firewall,
+        port_mapping=port_mapping,
+        guard=read_guard(table, ip),
     )
+
+
+def _nat(table: Table, ip: Ip) -> tuple[Nat, str | None]:
+    if ip is not Ip.V6:
+        return read_nat(table)
+    for key in ("nat", "firewall", "lan"):
+        if key in table.values:
+            raise table.error(key, 'this network has no IPv4; give it some at the top: ip = "dual-stack"')
+    return PRESETS["full-cone"].nat, None
 
 
 def _peer(name: str, table: Table, routers: list[str], regions: list[str]) -> Peer:

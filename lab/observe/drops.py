@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from lab.model.nat import Filtering
 from lab.observe.flows import Wire, source_of
 from lab.observe.packets import Packet
-from lab.plan.plan import Plan, RouterPlan
+from lab.plan.plan import GuardPlan, Plan, RouterPlan
 
 SETTLE_NS: Final = 5_000_000
 "A packet this close to the end of a growing capture is not judged: its twin on the LAN may still come."
@@ -72,12 +73,41 @@ def find_drops(plan: Plan, wire: Wire, *, growing: bool = False) -> tuple[Drop, 
                 for packet in wire.packets
                 if packet.ns <= end and _stopped(router, packet) and not _let_out(router, packet, wire)
             ]
+    for guard in plan.guards:
+        if {wan_of(guard.name), lan_of(guard.name)} <= recorded:
+            drops += [
+                Drop(packet.at, guard.name, packet, _why_guarded(guard))
+                for packet in wire.packets
+                if packet.ns <= end and _arrives_by_ipv6(guard, packet) and not _went_on(guard, packet, wire)
+            ]
     return tuple(sorted(drops, key=lambda drop: drop.packet.ns))
 
 
 def _arrives(router: RouterPlan, packet: Packet) -> bool:
     """Whether this is a packet to the router's public address, from the internet or from its own LAN."""
     return packet.dst in router.publics and packet.interface in (wan_of(router.name), lan_of(router.name))
+
+
+def _arrives_by_ipv6(guard: GuardPlan, packet: Packet) -> bool:
+    """Whether this is a packet from outside to somebody on the router's LAN."""
+    if packet.interface != wan_of(guard.name) or ":" not in packet.dst:
+        return False
+    return IPv6Address(packet.dst) in IPv6Network(guard.lan)
+
+
+def _went_on(guard: GuardPlan, packet: Packet, wire: Wire) -> bool:
+    return any(seen.interface == lan_of(guard.name) for seen in wire.sightings(packet))
+
+
+def _why_guarded(guard: GuardPlan) -> str:
+    if guard.guard.filtering is None:
+        return f"{guard.name} dropped it against its declaration: its IPv6 is open"
+    whom = {
+        Filtering.ENDPOINT_INDEPENDENT: "to endpoints that have sent something",
+        Filtering.ADDRESS_DEPENDENT: "from addresses that the endpoint has written to",
+        Filtering.ADDRESS_AND_PORT_DEPENDENT: "from endpoints that the endpoint has written to",
+    }[guard.guard.filtering]
+    return f"{guard.name} lets in by IPv6 only what comes {whom}"
 
 
 def _stopped(router: RouterPlan, packet: Packet) -> bool:

@@ -109,8 +109,9 @@ class Pair:
 
     def _judge(self, near: Flow, after: float, before: float) -> DirectFlow | None:
         """A flow at the first peer's interface, if it is direct."""
-        ours, theirs = (near.a, near.b) if near.a.address == self._first.address else (near.b, near.a)
-        if ours.address != self._first.address or theirs.address not in self._reachable(self._second, self._first):
+        ours, theirs = (near.a, near.b) if near.a.address in self._first.addresses else (near.b, near.a)
+        reachable = self._reachable(self._second, self._first)
+        if ours.address not in self._first.addresses or theirs.address not in reachable:
             return None
         way, needed = self._way(theirs)
         along = self._wire.along(near)
@@ -142,7 +143,7 @@ class Pair:
     def _as_seen_by_second(self, far: Flow | None) -> Endpoint | None:
         if far is None:
             return None
-        return far.b if far.a.address == self._second.address else far.a
+        return far.b if far.a.address in self._second.addresses else far.a
 
     def _began(self, near: Flow, far: Flow | None) -> Began | None:
         """Compare what the two hosts saw of the handshake: a SYN that only its sender saw did not arrive."""
@@ -150,8 +151,8 @@ class Pair:
         if here is None:
             return None
         ends = [end for end in (here, there) if end is not None]
-        arrived_here = here.both_opened or here.opener.address != self._first.address
-        arrived_there = there is not None and (there.both_opened or there.opener.address != self._second.address)
+        arrived_here = here.both_opened or here.opener.address not in self._first.addresses
+        arrived_there = there is not None and (there.both_opened or there.opener.address not in self._second.addresses)
         if there is not None and arrived_here and arrived_there:
             how, opener = Opening.SIMULTANEOUS, self._earlier(here, there)
         else:
@@ -161,9 +162,9 @@ class Pair:
 
     def _earlier(self, here: Handshake, there: Handshake) -> Launch:
         """Who sent the first of two SYNs that arrived; each host may have seen its own leave before the other came."""
-        if here.opener.address != self._first.address:
+        if here.opener.address not in self._first.addresses:
             return self._second
-        second_unaware = there.opener.address == self._second.address
+        second_unaware = there.opener.address in self._second.addresses
         return self._second if second_unaware and there.syn < here.syn else self._first
 
     def _first_syn(self, source: Launch, target: Launch) -> float | None:
@@ -173,7 +174,7 @@ class Pair:
                 packet.at
                 for packet in self._wire.packets
                 if packet.is_syn and packet.interface == _eth(source)
-                if packet.src == source.address and packet.dst in targets
+                if packet.src in source.addresses and packet.dst in targets
             ),
             None,
         )
@@ -188,14 +189,18 @@ class Pair:
 
     def _reachable(self, peer: Launch, seen_from: Launch) -> dict[str, str | None]:
         """Where a peer can be reached without a relay, and on whose LAN that address is; None: on the internet."""
-        addresses = (peer.address, *(self._wan[router] for router in peer.routers))
+        addresses = (peer.address, *(self._wan[router] for router in peer.routers if router in self._wan))
         places = (*peer.routers, None)
-        pairs = zip(addresses, places, strict=True)
-        return {address: place for address, place in pairs if place is None or place in seen_from.routers}
+        pairs = zip(addresses, places, strict=False)  # in a network of IPv6 alone there is only the peer's own
+        reachable = {address: place for address, place in pairs if place is None or place in seen_from.routers}
+        if peer.address6 is not None:  # global: its packets turn around at the first router that both are behind
+            reachable[peer.address6] = next((router for router in peer.routers if router in seen_from.routers), None)
+        return reachable
 
     def _outsides(self, peer: Launch) -> set[str]:
         """The addresses that stand for a peer outside its NATs, each at one of them."""
-        return {self._wan[router] for router in peer.routers} or {peer.address}
+        outsides = {self._wan[router] for router in peer.routers if router in self._wan} or {peer.address}
+        return outsides if peer.address6 is None else outsides | {peer.address6}
 
 
 def _outermost_common(first: Launch, second: Launch) -> str | None:

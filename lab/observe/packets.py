@@ -1,8 +1,9 @@
 """Reads the packets of a run: one pcapng with named interfaces in, frozen values out.
 
 The blocks are read by scapy, the headers by `struct`: scapy's dissection takes 110 µs a packet, all this takes 8, and a
-matrix has some forty thousand (docs/decisions/0002). Ethernet, IPv4 (RFC 791), TCP (RFC 9293) and UDP (RFC 768) are
-what verdicts are made of; all other frames are passed over.
+matrix has some forty thousand (docs/decisions/0002). Ethernet, IPv4 (RFC 791), IPv6
+without extension headers (RFC 8200), TCP (RFC 9293) and UDP (RFC 768) are what verdicts are made of; all other frames
+are passed over.
 
 A NAT rewrites addresses, ports and checksums and leaves the rest alone. So what it leaves alone tells one packet from
 all others on every interface that it passes: `Packet.identity`.
@@ -15,6 +16,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv6Address
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError
@@ -41,8 +43,10 @@ _WORDS: Final = {order: Struct(f"{order}II") for order in "<>"}
 "type and length of a block"
 _LINKTYPE_ETHERNET: Final = 1
 _ETHERTYPE_IPV4: Final = b"\x08\x00"
+_ETHERTYPE_IPV6: Final = b"\x86\xdd"
 _TCP, _UDP = 6, 17
 _IPV4: Final = Struct("!BxHHHxB2x4s4s")
+_IPV6: Final = Struct("!IHBx16s16s")
 _TCP_HEADER: Final = Struct("!HHIIBB")
 _UDP_HEADER: Final = Struct("!HHH")
 _FINGERPRINT: Final = 96
@@ -175,12 +179,10 @@ def _byte_order(path: Path, data: bytes, offset: int) -> str:
 
 def _dissect(frame: bytes, ns: int, interface: str, wire_length: int) -> Iterator[Packet]:
     """The packet in an Ethernet frame, if it is one that is judged; cut off headers count as none."""
-    if frame[12:14] != _ETHERTYPE_IPV4 or len(frame) < 42:
+    ip = _ip(frame)
+    if ip is None:
         return
-    version_ihl, total, identification, fragment, protocol, src, dst = _IPV4.unpack_from(frame, 14)
-    start = 14 + (version_ihl & 15) * 4
-    if version_ihl >> 4 != 4 or start < 34 or fragment & 0x1FFF:
-        return
+    protocol, src, dst, start, end, identification = ip
     if protocol == _TCP and len(frame) >= start + 20:
         sport, dport, seq, ack, offset, flags = _TCP_HEADER.unpack_from(frame, start)
         fixed, header = start + 20, (offset >> 4) * 4
@@ -204,15 +206,29 @@ def _dissect(frame: bytes, ns: int, interface: str, wire_length: int) -> Iterato
         flags=flags,
         seq=seq,
         ack=ack,
-        payload=max(0, total - (start - 14) - header),
+        payload=max(0, end - start - header),
         frame_length=wire_length,
         mark=crc32(frame[fixed : fixed + _FINGERPRINT], identification),
     )
 
 
+def _ip(frame: bytes) -> tuple[int, bytes, bytes, int, int, int] | None:
+    """Protocol, source, destination, where the transport begins and the packet ends, and what marks the packet."""
+    if frame[12:14] == _ETHERTYPE_IPV4 and len(frame) >= 42:
+        version_ihl, total, identification, fragment, protocol, src, dst = _IPV4.unpack_from(frame, 14)
+        start = 14 + (version_ihl & 15) * 4
+        if version_ihl >> 4 == 4 and start >= 34 and not fragment & 0x1FFF:
+            return protocol, src, dst, start, 14 + total, identification
+    elif frame[12:14] == _ETHERTYPE_IPV6 and len(frame) >= 62:
+        first, length, protocol, src, dst = _IPV6.unpack_from(frame, 14)
+        if first >> 28 == 6:
+            return protocol, src, dst, 54, 54 + length, first & 0xFFFFF  # the flow label
+    return None
+
+
 @lru_cache(maxsize=4096)
 def _address(packed: bytes) -> str:
-    return ".".join(map(str, packed))
+    return ".".join(map(str, packed)) if len(packed) == 4 else str(IPv6Address(packed))
 
 
 @lru_cache(maxsize=4096)

@@ -55,6 +55,7 @@ class Names:
         }
         self._public = {router.wan: router.name for router in plan.routers if not router.above}
         self._public |= {launch.address: launch.peer for launch in plan.launches if launch.router is None}
+        self._public |= {launch.address6: launch.peer for launch in plan.launches if launch.address6 is not None}
         self._public |= dict.fromkeys(plan.vantages, "vantage")
         self._lan: dict[tuple[str | None, str], str] = {
             (launch.router, launch.address): launch.peer for launch in plan.launches if launch.router is not None

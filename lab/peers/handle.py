@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab.errors import PeerError, PeerUnsupported
+from lab.errors import LabError, PeerError, PeerUnsupported
 from lab.peers.answers import Dialled, Echoed, Info, Pinged, Reserved
 from lab.peers.contract import MAX_LINE, Answer, Event, Nonsense, Refusal, Unsupported, command, parse
 from lab.plan.plan import Launch
@@ -76,7 +76,14 @@ class Peer:
     @property
     def address(self) -> str:
         """The full address of its listener in its own network."""
-        return f"/ip4/{self.launch.address}/tcp/{self.launch.port}/p2p/{self.peer_id}"
+        return self._address(self.launch.address)
+
+    @property
+    def address6(self) -> str:
+        """The same by IPv6; LabError if it has none."""
+        if self.launch.address6 is None:
+            raise LabError(f"{self.name} has no IPv6 address; the topology says which versions there are: ip = …")
+        return self._address(self.launch.address6)
 
     def through(self, relay: Peer) -> str:
         """The address of this peer by a relay's circuit."""
@@ -179,6 +186,9 @@ class Peer:
         """The last lines of its stderr, for an error message; empty if there are none."""
         lines = self._stderr.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:] if self._stderr.exists() else []
         return f"; its stderr ends: {' | '.join(lines)}" if lines else ""
+
+    def _address(self, ip: str) -> str:
+        return f"/ip{6 if ':' in ip else 4}/{ip}/tcp/{self.launch.port}/p2p/{self.peer_id}"
 
     def _who(self) -> Info:
         if self.identity is None:

@@ -21,11 +21,12 @@ class Own:
     name: str = "own"
 
     def argv(self, launch: Launch, options: tuple[str, ...]) -> list[str]:
-        listen = f"/ip4/0.0.0.0/tcp/{launch.port}"
+        wildcards = ["/ip6/::" if ":" in address else "/ip4/0.0.0.0" for address in launch.addresses]
+        listen = [word for wildcard in wildcards for word in ("--listen", f"{wildcard}/tcp/{launch.port}")]
         # -P and PYTHONPATH: the package is found by its own place, whatever the folder of the run holds.
         start = [sys.executable, "-P", "-m", "node", "--name", launch.peer, "--role", launch.role]
         # The folder of the peer, where it runs: a peer that is killed and started again is still the same one.
-        return [*start, "--listen", listen, "--state", ".", *options]
+        return [*start, *listen, "--state", ".", *options]
 
     def environment(self, launch: Launch, home: Path) -> Mapping[str, str]:
         return {"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE), "LANG": "C.UTF-8"}

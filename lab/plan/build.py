@@ -16,6 +16,7 @@ from lab.model.nat import ICMP_TIMEOUT, Nat, Unsolicited
 from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.plan import addressing, names
 from lab.plan.firewall import firewall_rules
+from lab.plan.ipv6 import lay_ipv6
 from lab.plan.links import lay_links
 from lab.plan.naming import add_dns
 from lab.plan.plan import Cable, Capture, Launch, Plan, Port, Route, RouterPlan, RuleSet, Space, SpaceKind
@@ -66,7 +67,7 @@ def build(topology: Topology, seed: int) -> Plan:
         vantages=addressing.VANTAGES,
     )
     plan = offer_ports(topology, lay_links(topology, lay_lans(topology, plan)))
-    return add_dns(topology, plan, QUIET)
+    return lay_ipv6(topology, add_dns(topology, plan, QUIET))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from lab.model.firewall import Firewall
+from lab.model.ipv6 import Guard
 from lab.model.nat import Nat
 from lab.plan.shaping import NOT_SHAPED, Shaping
 from lab.plan.switching import LanPlan
@@ -108,6 +109,26 @@ class RouterPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardPlan:
+    """All that probing and judging need to know about one router's IPv6 firewall."""
+
+    name: str
+    guard: Guard
+    wan: str
+    "its outer address"
+    lan: str
+    "the LAN's prefix, `2a11:1:1::/64`"
+    hosts: tuple[str, ...]
+    "the spaces on its LAN that it can be probed from"
+    above: tuple[str, ...]
+    "the routers that it is behind, the nearest first"
+    outside: str
+    "the space next to its WAN"
+    vantages: tuple[str, str]
+    "two addresses of that space from which it is probed"
+
+
+@dataclass(frozen=True, slots=True)
 class PortMapper:
     """A router's port-mapping daemon."""
 
@@ -130,7 +151,7 @@ class Launch:
     peer: str
     space: str
     address: str
-    "its address, without prefix length"
+    "its address, without prefix length; IPv4 if it has such a one"
     impl: str
     "own, go, rust, js, py"
     role: str
@@ -140,6 +161,13 @@ class Launch:
     routers: tuple[str, ...]
     "all that it is behind, the nearest first"
     port: int = 4001
+    address6: str | None = None
+    "its IPv6 address; None: it has none"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All its addresses."""
+        return tuple(dict.fromkeys(filter(None, (self.address, self.address6))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,5 +201,7 @@ class Plan:
     lans: tuple[LanPlan, ...] = ()
     "those that are more than a plain switch"
     port_mappers: tuple[PortMapper, ...] = ()
+    guards: tuple[GuardPlan, ...] = ()
+    "IPv6 firewalls, one a router, in a network with IPv6"
     dns: DnsPlan | None = None
     "the name server, if there is one"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lab.errors import KernelError, LabError, PeerError, PeerUnsupported
 from lab.lab import ADAPTERS, Lab
+from lab.model.ipv6 import Ip
 from lab.model.layers import composite
 from lab.model.topology import INTERNET, Peer, Topology
 from lab.observe.facts import Facts, gather
@@ -19,7 +20,7 @@ from lab.peers.answers import Info
 from lab.plan.build import build
 from lab.report.results import Cell, Mark, Party, Seconds
 from lab.run.evidence import Evidence
-from lab.run.oracle import Prediction, predict, side_of
+from lab.run.oracle import Prediction, forecast
 from lab.run.punch import ECHO_BYTES, Progress, find_no_path, punch
 from lab.run.scenario import Inconclusive, laboratory
 from lab.run.verdict import Sighting, Verdict, judge
@@ -59,8 +60,7 @@ async def run_cell(
     `capture` is how the results name the capture: its path relative to their folder.
     """
     parts = cast(topology)
-    dialer, listener, relay = (side_of(topology, name) for name in (parts.dialer, parts.listener, parts.relay))
-    prediction = predict(dialer, listener, TRANSPORT, relay)
+    prediction = forecast(topology, parts.dialer, parts.listener, parts.relay, TRANSPORT)
     progress = Progress()
     known: dict[str, Info] = {}
     began = time.monotonic()
@@ -101,7 +101,7 @@ def _party(topology: Topology, name: str, known: dict[str, Info]) -> Party:
         implementation=info.implementation if info is not None else "",
         version=info.version if info is not None else "",
         nat_name=" behind ".join(router.preset or router.name for router in routers) or INTERNET,
-        nat=composite(tuple(router.nat for router in routers)),
+        nat=None if topology.ip is Ip.V6 else composite(tuple(router.nat for router in routers)),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lab.lab import Lab
 from lab.observe.lan import LanCertificate
 from lab.run.certify import Certificate, certify
+from lab.run.guards import GuardReport, measure_guard
 from lab.run.lan_probe import certify_lans
 from lab.run.leaks import check
 from lab.run.walls import Wall, measure_wall, take_away
@@ -20,6 +21,7 @@ class Gate:
     certificates: tuple[Certificate, ...]
     leaks: tuple[str, ...]
     walls: tuple[Wall, ...] = ()
+    guards: tuple[GuardReport, ...] = ()
     lans: tuple[LanCertificate, ...] = ()
 
     @property
@@ -33,6 +35,7 @@ class Gate:
         wrong += [
             f"{w.router}'s firewall is not as declared: {'; '.join(w.differences)}" for w in self.walls if not w.ok
         ]
+        wrong += [f"{g.router}'s IPv6 is not as declared: {'; '.join(g.differences)}" for g in self.guards if not g.ok]
         wrong += [f"{c.router}'s LAN is not as declared: {'; '.join(c.differences)}" for c in self.lans if not c.ok]
         return (*wrong, *(f"leak: {leak}" for leak in self.leaks))
 
@@ -51,4 +54,6 @@ async def examine(lab: Lab) -> Gate:
         certificates += await asyncio.gather(*probes)
     # One after the other: they share the vantages' well-known ports.
     walls = [await measure_wall(network, r, r.firewall) for r in plan.routers if r.firewall is not None]
-    return Gate(tuple(certificates), tuple(found), tuple(walls), tuple(await certify_lans(network, plan)))
+    guards = [await measure_guard(network, guard) for guard in plan.guards]
+    lans = await certify_lans(network, plan)
+    return Gate(tuple(certificates), tuple(found), tuple(walls), tuple(guards), lans=tuple(lans))

@@ -117,7 +117,9 @@ class _Check:
 
     def _try_around(self, launch: Launch) -> None:
         """From a peer's space, as the peer itself would send it."""
-        victims = [other for other in self._plan.launches if other.router not in (None, *launch.routers)]
+        # A global address is for everybody: who may write to it is what guards are measured for.
+        hidden = [other for other in self._plan.launches if ":" not in other.address]
+        victims = [other for other in hidden if other.router not in (None, *launch.routers)]
         with self._spaces[launch.space].socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for victim in victims:
                 way = f"a packet of {launch.peer} to {victim.address} arrives at {{}}, past {victim.router}"

@@ -9,11 +9,13 @@ at its outside, by hairpin. A firewall keeps packets from leaving: they open not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from lab.model import layers
 from lab.model.firewall import Firewall
+from lab.model.ipv6 import Ip
 from lab.model.nat import Filtering, Mapping, Nat
 from lab.model.punch import can_hairpin, can_punch, keeps_its_port, lets_in
 from lab.model.topology import PORT, Router, Topology
@@ -71,6 +73,36 @@ def side_of(topology: Topology, peer: str) -> Side:
     if not routers:
         return Side(peer, None, None, port=port)
     return Side(peer, routers[0].name, routers[0].nat, routers[0].firewall, routers[1:], port)
+
+
+def forecast(topology: Topology, dialer: str, listener: str, relay: str, transport: str) -> Prediction:
+    """The path of a connection between two peers of a topology, by whatever version of IP; KeyError for no peer."""
+    if topology.ip is Ip.V6:
+        return _by_ipv6(topology, dialer, listener, transport)
+    sides = [side_of(topology, name) for name in (dialer, listener, relay)]
+    by_ipv4 = predict(sides[0], sides[1], transport, sides[2])
+    if topology.ip is Ip.V4 or by_ipv4.path == "direct":
+        return by_ipv4
+    by_ipv6 = _by_ipv6(topology, dialer, listener, transport)
+    return replace(by_ipv6, why=f"by IPv6 {by_ipv6.why}") if by_ipv6.path == "direct" else by_ipv4
+
+
+def _by_ipv6(topology: Topology, dialer: str, listener: str, transport: str) -> Prediction:
+    """The same by IPv6, where only the guards between the two matter: to each they are NATs that translate nothing."""
+    common = {router.name for router in topology.routers_of(dialer)} & {r.name for r in topology.routers_of(listener)}
+    one, other = (_guarded_side(topology, peer, common) for peer in (dialer, listener))
+    if common and None in (one.router, other.router):
+        return Prediction("direct", f"nothing filters what {other.peer if one.router else one.peer} is sent from there")
+    return predict(one, other, transport)
+
+
+def _guarded_side(topology: Topology, peer: str, common: Collection[str]) -> Side:
+    routers = [router for router in topology.routers_of(peer) if router.name not in common]
+    as_nats = [replace(router, nat=router.guard.as_nat) for router in routers if router.guard is not None]
+    if not as_nats:
+        return Side(peer, None, None, port=topology.peer(peer).port)
+    nearest, *outer = as_nats
+    return Side(peer, nearest.name, nearest.nat, outer=tuple(outer), port=topology.peer(peer).port)
 
 
 def predict(dialer: Side, listener: Side, transport: str, relay: Side | None = None) -> Prediction:
