@@ -98,7 +98,9 @@ class ObservedAddresses:
         Not more than three for each listen address.
         """
         least = self._confirmed if observers is None else observers
-        votes = {local: self._votes(local) for local in self._locals()}
+        votes: dict[Multiaddr, dict[Multiaddr, set[str]]] = {}
+        for (local, observer), observed in self._opinions().items():
+            votes.setdefault(local, {}).setdefault(observed, set()).add(observer)
         chosen = [
             (len(by), observed)
             for externals in votes.values()
@@ -121,8 +123,9 @@ class ObservedAddresses:
     def __len__(self) -> int:
         return len(self._observations)
 
-    def _locals(self) -> list[Multiaddr]:
-        return list(dict.fromkeys(observation.local for observation in self._observations.values()))
+    def _opinions(self) -> dict[tuple[Multiaddr, str], Multiaddr]:
+        """What each observer says of each listen address: one thing, the newest, else one liar could say three."""
+        return {(each.local, each.observer): each.observed for each in self._observations.values()}
 
     def _votes(self, local: Multiaddr) -> dict[Multiaddr, set[str]]:
         votes: dict[Multiaddr, set[str]] = {}

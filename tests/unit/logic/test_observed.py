@@ -43,6 +43,14 @@ def test_many_connections_to_one_host_are_one_opinion() -> None:
     assert book.addrs(observers=2) == []
 
 
+def test_one_liar_cannot_crowd_out_what_an_honest_observer_saw() -> None:
+    book = ObservedAddresses()
+    for n in range(1, 10):
+        see(book, n, "11.66.0.1", external(n))
+    see(book, 10, "11.1.0.1")
+    assert book.addrs(observers=1) == [external(9), EXTERNAL]
+
+
 def test_hosts_of_one_ipv6_prefix_of_56_bits_are_one_observer() -> None:
     near, same, far = (IPv6Address(text) for text in ("2600::1", "2600:0:0:ff::1", "2600:0:0:100::1"))
     assert observer_group(near) == observer_group(same) != observer_group(far)
