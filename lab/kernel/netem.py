@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from lab.errors import KernelError, MissingCapability
+from lab.kernel import nft
 from lab.kernel.namespace import Namespace
-from lab.plan.netem import commands
+from lab.plan.names import CORE
+from lab.plan.netem import class_rules, commands
 from lab.plan.shaping import NOT_SHAPED, Shaping
 
 _WITHIN: Final = 20.0
@@ -31,6 +33,8 @@ class NetemLinks:
             before, now = commands(self._shaping, name), commands(shaping, name)
             if before != now:
                 tc(space, (*_cleared(before), *now))
+        if shaping.distances:
+            nft.load(self._spaces[CORE], class_rules(shaping))
         self._shaping = shaping
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface
 
 from lab.model.impairment import Link
 from lab.model.topology import Peer, Router, Topology
@@ -20,7 +20,9 @@ def lay_links(topology: Topology, plan: Plan) -> Plan:
     links = {owner.name: owner.link or IDEAL_LINK for owner in owners}
     regions = {owner.name: owner.region for owner in owners}
     uplinks = tuple(
-        _uplink(cable, links[cable.b.space], regions[cable.b.space]) for cable in plan.cables if cable.a.space == CORE
+        _uplink(plan, cable, links[cable.b.space], regions[cable.b.space])
+        for cable in plan.cables
+        if cable.a.space == CORE
     )
     return replace(
         plan,
@@ -30,9 +32,11 @@ def lay_links(topology: Topology, plan: Plan) -> Plan:
     )
 
 
-def _uplink(cable: Cable, link: Link, region: str | None) -> Uplink:
-    network = str(IPv4Interface(cable.a.addresses[0]).network)
-    return Uplink(cable.a.name, cable.b.space, cable.b.name, network, link.up, link.down, region)
+def _uplink(plan: Plan, cable: Cable, link: Link, region: str | None) -> Uplink:
+    here = cable.a
+    own = (str(ip_interface(address).network) for address in here.addresses)
+    routed = (route.destination for route in plan.routes if (route.space, route.port) == (CORE, here.name))
+    return Uplink(here.name, cable.b.space, cable.b.name, (*own, *routed), link.up, link.down, region)
 
 
 def _sized(cable: Cable, links: dict[str, Link]) -> Cable:
@@ -52,5 +56,5 @@ def _black_holes(plan: Plan, uplinks: tuple[Uplink, ...], links: dict[str, Link]
     routers = {space.name for space in plan.spaces if space.kind is SpaceKind.ROUTER}
     rules = [RuleSet(hole.space, black_hole_at_router()) for hole in holes if hole.space in routers]
     if holes:
-        rules.append(RuleSet(CORE, black_hole_in_core(tuple(hole.network for hole in holes))))
+        rules.append(RuleSet(CORE, black_hole_in_core(tuple(network for hole in holes for network in hole.networks))))
     return rules

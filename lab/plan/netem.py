@@ -4,7 +4,8 @@ A qdisc shapes what leaves an interface. Towards the internet that is the neighb
 
     neighbour's port    netem(up), and in it tbf(up's rate, buffer)
     core's port         the same for down; or, where sources are in regions, htb(down's rate) with a class for each
-                        distance, and in each netem(down + distance), which then holds the buffer too, in full packets
+                        distance, and in each netem(down + distance), which then holds the buffer too, in full packets;
+                        nft chooses the class by the port that a packet came from (`class_rules`)
 
 netem's jitter lets packets overtake each other, the userspace link's does not. netem takes a seed only since Linux 6.6,
 and no `tc` of the distributions in use passes one: this backend does not repeat itself.
@@ -18,7 +19,7 @@ from typing import Final
 
 from lab.model.impairment import MAX_LATENCY, MAX_MTU, MAX_RATE, Impairment, gilbert
 from lab.plan.names import CORE
-from lab.plan.shaping import Shaping, Uplink
+from lab.plan.shaping import TABLE, Shaping, Uplink
 
 PACKETS: Final = 100_000
 "that netem holds; its own default of 1000 caps rate × latency"
@@ -41,6 +42,27 @@ def commands(shaping: Shaping, space: str) -> tuple[str, ...]:
         elif space == CORE:
             lines += _from_internet(link, shaping)
     return tuple(lines)
+
+
+def class_rules(shaping: Shaping) -> str:
+    """nftables text for the core: the class of the next port's htb, by the port that a packet came from."""
+    rules = []
+    for link in shaping.uplinks:
+        distances = _distances(link, shaping)
+        classes = _classes(distances)
+        rules += [
+            f'    iifname "{other.name}" oifname "{link.name}" meta priority set {_ROOT:x}:{classes[seconds]:x}'
+            for other, seconds in distances.items()
+            if seconds
+        ]
+    told = "\n".join(rules)
+    return f"""table inet {TABLE} {{
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+{told}
+  }}
+}}
+"""
 
 
 def netem(impairment: Impairment, limit: int = PACKETS) -> tuple[str, ...]:
@@ -89,7 +111,7 @@ def _pair(port: str, impairment: Impairment) -> list[str]:
 
 
 def _from_internet(link: Uplink, shaping: Shaping) -> list[str]:
-    distances = {other: shaping.distance(other, link) for other in shaping.uplinks if other.name != link.name}
+    distances = _distances(link, shaping)
     if any(distances.values()):
         return _by_distance(link, distances)
     return [] if link.down.does_nothing else _pair(link.name, link.down)
@@ -97,27 +119,30 @@ def _from_internet(link: Uplink, shaping: Shaping) -> list[str]:
 
 def _by_distance(link: Uplink, distances: dict[Uplink, float]) -> list[str]:
     """A class for each distance that packets come from; those from nowhere in particular are in the first."""
-    classes = {seconds: number for number, seconds in enumerate(sorted({0.0, *distances.values()}), _FIRST_CLASS)}
+    classes = _classes(distances)
     device, rate = f"dev {link.name}", link.down.rate or MAX_RATE
     stab = f"{' '.join(OVERHEAD)} " if link.down.rate else ""
     bound = f"htb rate {rate}bit ceil {rate}bit burst {_burst(rate)} cburst {_burst(rate)} quantum {_QUANTUM}"
     lines = [
-        f"qdisc replace {device} root handle {_ROOT}: {stab}htb default {classes[0.0]}",
+        f"qdisc replace {device} root handle {_ROOT}: {stab}htb default {classes[0.0]:x}",
         f"class add {device} parent {_ROOT}: classid {_ROOT}:{_ALL} {bound}",
     ]
     for seconds, number in classes.items():
         away = replace(link.down, latency=min(link.down.latency + seconds, MAX_LATENCY))
         lines += [
-            f"class add {device} parent {_ROOT}:{_ALL} classid {_ROOT}:{number} {bound}",
-            f"qdisc add {device} parent {_ROOT}:{number} handle {number}: {' '.join(netem(away, _limit(away)))}",
+            f"class add {device} parent {_ROOT}:{_ALL} classid {_ROOT}:{number:x} {bound}",
+            f"qdisc add {device} parent {_ROOT}:{number:x} handle {number:x}: {' '.join(netem(away, _limit(away)))}",
         ]
-    lines += [
-        f"filter add {device} parent {_ROOT}: protocol ip u32 match ip src {other.network}"
-        f" flowid {_ROOT}:{classes[seconds]}"
-        for other, seconds in distances.items()
-        if seconds
-    ]
     return lines
+
+
+def _distances(link: Uplink, shaping: Shaping) -> dict[Uplink, float]:
+    return {other: shaping.distance(other, link) for other in shaping.uplinks if other.name != link.name}
+
+
+def _classes(distances: dict[Uplink, float]) -> dict[float, int]:
+    """The number of each distance's class; the first is for no distance."""
+    return {seconds: number for number, seconds in enumerate(sorted({0.0, *distances.values()}), _FIRST_CLASS)}
 
 
 def _limit(impairment: Impairment) -> int:

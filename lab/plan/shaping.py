@@ -12,7 +12,7 @@ NATs are probed are the core's own addresses, and what goes to or from them is n
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from typing import Final
 
 from lab.model.impairment import IDEAL, Impairment
@@ -32,7 +32,7 @@ class Uplink:
     space: str
     far: str
     "its own port towards the core"
-    network: str
+    networks: tuple[str, ...]
     "addresses that are reached by it, `11.0.1.0/24`"
     up: Impairment = IDEAL
     down: Impairment = IDEAL
@@ -148,9 +148,7 @@ def black_hole_at_router() -> str:
 
 def black_hole_in_core(networks: tuple[str, ...]) -> str:
     """The same in the core, about packets that were too large for the links of these networks, `11.0.1.0/24`."""
-    drops = "\n".join(
-        f"    icmp type destination-unreachable icmp code frag-needed {_about(net)} drop" for net in networks
-    )
+    drops = "\n".join(f"    {_about(network)} drop" for network in networks)
     return f"""table inet {PMTU_TABLE} {{
   chain output {{
     type filter hook output priority filter; policy accept;
@@ -161,9 +159,12 @@ def black_hole_in_core(networks: tuple[str, ...]) -> str:
 
 
 def _about(network: str) -> str:
-    # The packet that did not fit follows the 8 bytes of the ICMP header; 16 bytes into it is its destination.
-    prefix = IPv4Network(network)
-    return f"@th,192,{prefix.prefixlen} {int(prefix.network_address) >> 32 - prefix.prefixlen:#x}"
+    """A match of the ICMP error about a packet to that network, which follows the 8 bytes of the ICMP header."""
+    prefix = ip_network(network)
+    bits = f"{prefix.prefixlen} {int(prefix.network_address) >> prefix.max_prefixlen - prefix.prefixlen:#x}"
+    if prefix.version == 4:
+        return f"icmp type destination-unreachable icmp code frag-needed @th,{(8 + 16) * 8},{bits}"
+    return f"icmpv6 type packet-too-big @th,{(8 + 24) * 8},{bits}"
 
 
 def _elements(names: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from lab.errors import KernelError
 from lab.kernel import netem as kernel_netem
+from lab.kernel import nft
 from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
 from lab.kernel.shaping import USERSPACE, UserspaceLinks
@@ -23,7 +24,8 @@ from lab.model.topology import parse
 from lab.observe.quality import Train, compare, delay
 from lab.peers.handle import Peer
 from lab.plan.build import build
-from lab.plan.netem import commands
+from lab.plan.names import CORE
+from lab.plan.netem import class_rules, commands
 from lab.plan.plan import Plan
 from lab.run.links import CASES, Case, measure_cases
 from lab.run.plugin import topology
@@ -252,6 +254,7 @@ def test_tc_understands_what_it_is_told(inside: Inside) -> None:
             ' corrupt = "1%", rate = "10Mbit", buffer = "50ms" }'
         )
         with Network.build(plan(asked, asked)) as network:
+            nft.load(network.spaces[CORE], class_rules(network.plan.shaping))
             for name, space in network.spaces.items():
                 lines = commands(network.plan.shaping, name)
                 if not lines:
@@ -265,6 +268,22 @@ def test_tc_understands_what_it_is_told(inside: Inside) -> None:
                     if " netem " in line:
                         assert "qdisc kind is unknown" in tc_complaint(space, line.split(" netem ")[1])
                 assert "kind is unknown" not in tc_complaint(network.spaces["one"], "delay soon")
+
+    inside(check)
+
+
+def test_packets_from_afar_have_a_class_of_their_own(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(plan()) as network:
+            core, shaping = network.spaces[CORE], network.plan.shaping
+            nft.load(core, class_rules(shaping))
+            kernel_netem.tc(core, tuple(without_netem(line) for line in commands(shaping, CORE)))
+            round_trip(network, "three", "four")
+            with core.entered():
+                told = subprocess.run(
+                    ["tc", "-s", "class", "show", "dev", "four"], capture_output=True, text=True, check=True
+                )
+            assert "Sent 235 bytes 5 pkt" in told.stdout.split("class htb 1:b ")[1]
 
     inside(check)
 

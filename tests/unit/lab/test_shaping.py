@@ -9,7 +9,7 @@ from lab.model.topology import parse
 from lab.plan.build import build
 from lab.plan.codec import plan_from_json, plan_to_json
 from lab.plan.names import CORE
-from lab.plan.netem import commands, netem, tbf
+from lab.plan.netem import class_rules, commands, netem, tbf
 from lab.plan.plan import Plan
 from lab.plan.shaping import Shaping, link_rules, membership_rules
 
@@ -147,11 +147,11 @@ def test_the_cores_port_shapes_what_goes_down_with_a_class_for_each_distance() -
         ["qdisc", "add"],
         ["class", "add"],
         ["qdisc", "add"],
-        ["filter", "add"],
     ]
     assert "delay 20000us" in lines[3]
     assert "delay 60000us" in lines[5]
-    assert lines[6].endswith("u32 match ip src 11.0.3.0/24 flowid 1:11")
+    assert 'iifname "relay" oifname "home" meta priority set 1:b\n' in class_rules(shaping())
+    assert 'iifname "plain"' not in class_rules(shaping())
 
 
 def test_without_distances_a_rate_is_a_bucket_below_netem() -> None:
