@@ -206,6 +206,7 @@ def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     peers = tuple(_peer(name, table, [router.name for router in routers], regions) for name, table in tables["peer"])
     places = placing.read_places(tables["router"], tables["peer"])
     routers = tuple(replace(router, at=places[router.name].at, lan=places[router.name].lan) for router in routers)
+    _check_links(tables["router"], routers)
     switches = read_switches(tables["router"])
     routers = tuple(replace(router, switch=switches[router.name]) for router in routers)
     _check_sizes(top, routers, peers)
@@ -219,6 +220,14 @@ def _regions(tables: list[tuple[str, Table]]) -> tuple[tuple[tuple[str, str, flo
             rule = "must begin with a letter and have 1 to 15 lower-case letters, digits and hyphens"
             raise table.error(None, f"the name {rule}")
     return read_distances(tables), [name for name, _ in tables]
+
+
+def _check_links(tables: list[tuple[str, Table]], routers: tuple[Router, ...]) -> None:
+    for (_, table), router in zip(tables, routers, strict=True):
+        for key in ("link", "region"):
+            if router.at != INTERNET and key in table.values:
+                problem = f"only links to the internet are shaped, and it is behind {router.at}"
+                raise table.error(key, f"{problem}; put the key into [router.{router.at}]")
 
 
 def _check_names(routers: list[tuple[str, Table]], peers: list[tuple[str, Table]]) -> None:
