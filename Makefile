@@ -22,8 +22,8 @@ demo: setup ## punch through all 25 pairs of classical NATs and show the matrix
 matrix: setup ## the same; ARGS="--jobs 2 --repeat 3" for more
 	@$(BIN)/punchlab matrix $(ARGS)
 
-nats: setup ## build every NAT preset, measure it, compare with what it declares
-	@$(BIN)/punchlab nats $(ARGS)
+nats: setup ## build every NAT preset, measure it, compare with what it declares; ALL=1: every NAT that has rules
+	@$(BIN)/punchlab nats $(if $(ALL),--all) $(ARGS)
 
 links: setup ## ask links for delay, loss, rates, …, one at a time, and measure what they do
 	@$(BIN)/punchlab links $(ARGS)

@@ -95,6 +95,9 @@ def _nats(arguments: argparse.Namespace) -> int:
     from lab.report.terminal import certificate_table, stdout
     from lab.run.certify import certify_presets
 
+    if arguments.all:
+        return _in_sandbox(_grid)
+
     names = arguments.presets or list(PRESETS)
 
     def measure() -> int:
@@ -128,6 +131,22 @@ def _links(arguments: argparse.Namespace) -> int:
     return _in_sandbox(measure)
 
 
+def _grid() -> int:
+    """Measure every NAT that has rules."""
+    import time
+
+    from lab.model.grid import grid, refused
+    from lab.report.terminal import grid_summary, stdout
+    from lab.run.grid import certify_grid
+
+    nats, began = grid(), time.monotonic()
+    with _progress(len(nats), "measuring") as done:
+        certificates = asyncio.run(certify_grid(nats, done=done))
+    for line in grid_summary(certificates, refused(), time.monotonic() - began):
+        stdout().print(line, markup=False, highlight=False, soft_wrap=True)
+    return OK if all(certificate.ok for certificate in certificates) else NOT_AS_PREDICTED
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from lab.model.topology import load
     from lab.run.cell import cast
@@ -156,14 +175,14 @@ def _matrix(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress(cells: int) -> Iterator[Callable[[object], None]]:
+def _progress(cells: int, what: str = "punching") -> Iterator[Callable[[object], None]]:
     """A bar on stderr while cells run; nothing where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("punching", total=cells)
+        task = progress.add_task(what, total=cells)
         yield lambda _: progress.advance(task)
 
 
@@ -282,7 +301,8 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("doctor", _doctor, "tell what this machine offers and what to do where something is missing")
     nats = verb("nats", _nats, "build NATs, measure them, compare with what they declare")
-    nats.add_argument("presets", nargs="*", metavar="PRESET", help="only these (default: all)")
+    nats.add_argument("presets", nargs="*", metavar="PRESET", help="only these (default: all presets)")
+    nats.add_argument("--all", action="store_true", help="every NAT that has rules, preset or not")
     links = verb("links", _links, "ask links for latency, loss, rates, … one at a time, and measure what they do")
     links.add_argument("--backend", choices=("netem", "userspace"), help="instead of what this machine would use")
     links.add_argument("--no-load", action="store_true", help="leave out how many packets a second they carry")

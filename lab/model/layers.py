@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final, TypeAlias, TypeVar
 
 from lab.model import punch
-from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
 
 Stack: TypeAlias = tuple[Nat, ...]
 "innermost first; empty: no NAT"
@@ -38,6 +38,7 @@ def composite(stack: Stack) -> Nat | None:
         ports=next((nat.ports for nat in reversed(stack) if nat.ports is not Ports.PRESERVING), Ports.PRESERVING),
         udp_timeout=min(nat.udp_timeout for nat in stack),
         tcp_timeout=min(nat.tcp_timeout for nat in stack),
+        one_to_one=all(nat.one_to_one for nat in stack),
     )
 
 
@@ -65,7 +66,7 @@ def can_hairpin(one: Stack, other: Stack) -> bool:
 
     Only that NAT turns packets around; those further in see packets that come from outside like any other.
     """
-    return bool(one[-1].hairpin) and can_punch(one, other)
+    return one[-1].hairpin is Hairpinning.EXTERNAL_SOURCE and can_punch(one, other)
 
 
 def as_reached(stack: Stack) -> Iterator[Nat]:

@@ -1,18 +1,18 @@
 """The NATs that have names. A preset is a value and nothing else: writing its keys out in a topology is the same.
 
-The four classical names are those of RFC 3489 §5; their values are in the words of RFC 4787, which replaced them. The
-timeouts are those of the default: 30 s for UDP, as most home routers have it (RFC 4787 REQ-5 asks for 2 min), and
-2 h 4 min for TCP (RFC 5382 REQ-5).
+The four classical names are those of RFC 3489 §5; their values are in the words of RFC 4787, which replaced them. Where
+a source names no timeouts they are those of the default: 30 s for UDP, as most home routers have it (RFC 4787 REQ-5
+asks for 2 min), and for TCP 4 min, or 2 h 4 min once established (RFC 5382 REQ-5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping as ReadOnly
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports, Unsolicited
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,38 @@ SYMMETRIC_SEQUENTIAL: Final = Nat(
     Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, Ports.SEQUENTIAL
 )
 SYMMETRIC_RANDOM: Final = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT, Ports.RANDOM)
+CGNAT: Final = Nat(
+    Mapping.ENDPOINT_INDEPENDENT,
+    Filtering.ADDRESS_AND_PORT_DEPENDENT,
+    Ports.BLOCK,
+    Hairpinning.EXTERNAL_SOURCE,
+    udp_timeout=35.0,
+    udp_new_timeout=35.0,
+    public_addresses=2,
+)
+MOBILE: Final = Nat(
+    Mapping.ADDRESS_AND_PORT_DEPENDENT,
+    Filtering.ADDRESS_AND_PORT_DEPENDENT,
+    Ports.RANDOM,
+    udp_timeout=65.0,
+    udp_new_timeout=65.0,
+    public_addresses=2,
+)
+CORPORATE: Final = replace(SYMMETRIC_RANDOM, tcp_timeout=3600.0)
+HOTEL: Final = Nat(
+    Mapping.ADDRESS_AND_PORT_DEPENDENT,
+    Filtering.ADDRESS_AND_PORT_DEPENDENT,
+    Ports.PRESERVING_THEN_SEQUENTIAL,
+    tcp_timeout=900.0,
+    unsolicited=Unsolicited.RESET,
+)
+CLOUD: Final = Nat(
+    Mapping.ADDRESS_AND_PORT_DEPENDENT,
+    Filtering.ADDRESS_AND_PORT_DEPENDENT,
+    Ports.BLOCK,
+    tcp_timeout=1200.0,
+    tcp_transitory_timeout=30.0,
+)
 
 PRESETS: Final[ReadOnly[str, Preset]] = MappingProxyType(
     {
@@ -69,6 +101,35 @@ PRESETS: Final[ReadOnly[str, Preset]] = MappingProxyType(
             SYMMETRIC_RANDOM,
             "The same as symmetric-random.",
             "RFC 3489 §5 “symmetric”",
+        ),
+        "cgnat": Preset(
+            CGNAT,
+            "A carrier's NAT as the RFCs want it: a block of ports for each subscriber, on one of two addresses.",
+            "RFC 6888 REQ-1 (RFC 4787's behaviours), REQ-2 (paired), REQ-4 (ports of a subscriber); RFC 7422 (fixed"
+            " blocks); Richter et al., IMC 2016: UDP timeouts of such NATs have a median of 35 s",
+        ),
+        "mobile": Preset(
+            MOBILE,
+            "A mobile carrier's NAT that gives every flow a port of its own.",
+            "Richter et al., IMC 2016: carriers' NATs are often more restrictive than homes', and UDP timeouts of"
+            " cellular ones have a median of 65 s",
+        ),
+        "corporate": Preset(
+            CORPORATE,
+            "A company's firewall: a port at random for every session.",
+            "Cisco ASA configuration guide, “Dynamic PAT”: ports are assigned dynamically, for each session;"
+            " the timeouts are assumed",
+        ),
+        "hotel": Preset(
+            HOTEL,
+            "A guest network's gateway: keeps the first port, counts on from there, refuses what it does not know.",
+            "assumed: no measurement of such gateways is known to us",
+        ),
+        "cloud": Preset(
+            CLOUD,
+            "A cloud's NAT gateway: a port of the machine's block for every flow.",
+            "Google Cloud NAT: ports reserved for each machine; UDP 30 s, TCP 30 s and 20 min by default (RouterNat"
+            " API). Tailscale, “NAT traversal improvements, pt. 2”, 2025: large clouds' gateways are symmetric",
         ),
     }
 )

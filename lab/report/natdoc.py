@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from lab.model.classical import CLASSICAL
-from lab.model.nat import LONGEST, SHORTEST, TCP_TIMEOUT, UDP_TIMEOUT, Filtering, Hairpinning, Mapping, Nat, Ports
+from lab.model.grid import refused
+from lab.model.nat import LONGEST, SHORTEST, Filtering, Hairpinning, Mapping, Nat, Ports
 from lab.model.presets import PRESETS
 from lab.model.punch import can_hairpin, can_punch
 from lab.model.units import format_duration
-from lab.model.writing import nat_to_toml
+from lab.model.writing import nat_to_toml, nat_words
 
 PAGE: Final = Path("docs/nat.md")
 
@@ -48,14 +49,30 @@ def page() -> str:
                 "# NATs",
                 _INTRODUCTION,
                 "## Presets",
-                _table(("preset", "mapping", "filtering", "ports", "what it does", "after"), _preset_rows()),
-                _lifetimes(),
+                _table(
+                    (
+                        "preset",
+                        "mapping",
+                        "filtering",
+                        "ports",
+                        "lives, UDP",
+                        "lives, TCP",
+                        "besides",
+                        "what it does",
+                        "after",
+                    ),
+                    _preset_rows(),
+                ),
+                _LIFETIMES,
                 "## Spelling one out",
                 _spelled_out(),
                 _table(("`mapping`", "RFC 4787 §4.1"), ((_key(m), text) for m, text in MAPPING.items())),
                 _table(("`filtering`", "RFC 4787 §5"), ((_key(f), text) for f, text in FILTERING.items())),
                 _table(("`ports`", "RFC 4787 §4.2"), ((_key(p), text) for p, text in PORTS.items())),
                 _HAIRPIN,
+                _FURTHER,
+                _GRID,
+                "\n".join(f"* {reason}." for reason in refused()),
                 "## Who reaches whom",
                 _WHO,
                 _table(("dialer \\ listener", *CLASSICAL), _pair_rows()),
@@ -75,9 +92,30 @@ A NAT is a value: mapping × filtering × port allocation × hairpinning × life
 TCP, and the same for both. `lab/plan/ruleset.py` turns it into nftables rules, and no run begins before probes from two
 vantage points have measured what was declared. `punchlab nats` does the same for every preset and prints both."""
 
+_LIFETIMES = """\
+A mapping lives that long without a packet; packets in either direction count. Of two lifetimes the second one holds
+once both sides have sent (UDP, conntrack's *assured*) or while a connection is established (TCP)."""
+
 _HAIRPIN = """\
-`hairpin = true` brings packets that the LAN sends to the NAT's own external address back in, with their external source
-(RFC 4787 §6, REQ-9). Without it they are dropped. All combinations have rules."""
+Packets that the LAN sends to the NAT's own external address are dropped, unless `hairpin` says otherwise (RFC 4787 §6).
+`"external-source"`, or `true`, brings them back in from the sender's external endpoint, filtered like any (REQ-9);
+`"internal-source"` from its inner endpoint, which nothing filters, and whose answer goes past the NAT."""
+
+_FURTHER = """\
+What most NATs need not say:
+
+* `udp-new-timeout`, `tcp-transitory-timeout`: the first of two lifetimes, when it is not the same as the second.
+* `unsolicited`: `"drop"`; `"reset"` answers TCP by an RST; `"icmp"` answers UDP and TCP by a port-unreachable error.
+* `public-addresses`: up to 8, and `pooling`: `"paired"`, one a host, or `"arbitrary"`, the next for each mapping.
+* `block-size`: ports of a block, for `ports = "block"`.
+* `one-to-one = true`: a public address for each host, with all its ports; only `filtering` is left to choose.
+
+ICMP queries are translated by their identifiers as UDP and TCP are by ports; nothing that nobody asked for comes in."""
+
+_GRID = """\
+`punchlab nats --all` builds and measures all of this for UDP, TCP and ICMP queries: the whole product of mapping,
+filtering, ports and hairpinning; refusals × mapping × filtering; two public addresses × pooling × mapping with either
+every filtering or every allocation that they leave something to see of; and all of one-to-one. These have no rules:"""
 
 _WHO = """\
 Both peers learn from a relay what endpoint the other is seen at, and write to it at about the same time, from the port
@@ -90,10 +128,12 @@ Two peers behind the same NAT reach each other by their external endpoints only 
 rule. (Over their private addresses they share a LAN; DCUtR does not exchange those.)"""
 
 _LIMITS = """\
-* IPv6, NAT66 and NAT64; several external addresses; NATs in series.
-* Port parity and contiguity, port blocks for each host, static port mappings (UPnP, NAT-PMP, PCP).
+* NAT66 and NAT64.
+* Port parity and contiguity (RFC 4787 REQ-4), port overloading.
 * A different behaviour for UDP and TCP in one NAT.
-* ICMP leaves translated and its answers come back; nobody outside can begin it.
+* ICMP queries through a hairpin.
+* A mapping whose flows have two lifetimes has one timer: while a flow is assured, packets of all its flows renew it for
+  the long one, and when a TCP connection over it ends, the next packet of another one has to.
 * Mappings are bounded: beyond 4096 of a protocol a router records no more."""
 
 
@@ -105,16 +145,22 @@ def _preset_rows() -> Iterable[tuple[str, ...]]:
             _short(nat.mapping),
             _short(nat.filtering),
             nat.ports.value,
+            _tiers(nat.udp_new_timeout, nat.udp_timeout),
+            _tiers(nat.tcp_transitory_timeout, nat.tcp_timeout),
+            _besides(nat),
             preset.summary,
             preset.source,
         )
 
 
-def _lifetimes() -> str:
-    return (
-        f"In all of them a mapping lives {format_duration(UDP_TIMEOUT)} without a packet for UDP and"
-        f" {format_duration(TCP_TIMEOUT)} for TCP, packets in either direction count, and nothing hairpins."
-    )
+def _tiers(short: float, long: float) -> str:
+    return format_duration(long) if short == long else f"{format_duration(short)}, {format_duration(long)}"
+
+
+def _besides(nat: Nat) -> str:
+    """What is not in the columns before."""
+    words = nat_words(nat).split(", ")[2:]
+    return ", ".join(words) or "–"
 
 
 def _spelled_out() -> str:

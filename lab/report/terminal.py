@@ -149,6 +149,23 @@ def certificate_table(certificates: Iterable[Certificate], ascii_only: bool = Fa
     return Group(table, *notes)
 
 
+def grid_summary(certificates: Sequence[Certificate], refused: Iterable[str], seconds: float) -> list[str]:
+    """What is not as declared, a line each; how many are, by protocol; and what has no rules, with the reasons."""
+    lines = [f"{certificate.router}: {line}" for certificate in certificates for line in certificate.differences]
+    total = len(certificates)
+    as_declared = {
+        protocol: sum(
+            measured == declared for c in certificates for p, declared, measured in _sides(c) if p == protocol
+        )
+        for protocol in ("UDP", "TCP", "ICMP")
+    }
+    counts = ", ".join(f"{protocol} {count} of {total}" for protocol, count in as_declared.items())
+    lines.append(
+        f"{sum(c.ok for c in certificates)} of {total} NATs measured as declared, in {seconds:.1f} s: {counts}"
+    )
+    return [*lines, *(f"no rules: {reason}" for reason in refused)]
+
+
 _Measured = Behaviour | QueryBehaviour
 
 
@@ -190,7 +207,7 @@ def _short(value: str) -> str:
     """RFC 4787's words, so that two of them and the rest fit into a line."""
     if value in _HAIRPINS:
         return _HAIRPINS[value]
-    value = value.replace("preserving-then-sequential", "preserv. then seq.")
+    value = value.replace("preserving-then-sequential", "kept, then seq.")
     return value.replace("address-and-port", "addr+port").removesuffix("-independent").removesuffix("-dependent")
 
 

@@ -16,10 +16,11 @@ from typing import Final, Literal
 from lab.model import layers
 from lab.model.firewall import Firewall
 from lab.model.ipv6 import Ip
-from lab.model.nat import Filtering, Mapping, Nat
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat
 from lab.model.punch import can_hairpin, can_punch, keeps_its_port, lets_in
 from lab.model.topology import PORT, Router, Topology
 
+_PAST_IT: Final = "brings packets to its own address back in from their inner source, and answers go past it"
 TRANSPORTS: Final = ("tcp", "udp")
 
 
@@ -109,6 +110,7 @@ def predict(dialer: Side, listener: Side, transport: str, relay: Side | None = N
     """The path of a connection that starts over a public relay; ValueError if the transport is not tcp or udp.
 
     It is the same for both: the rule sets treat them alike, and a TCP simultaneous open needs what a UDP punch needs.
+    Only an answer from another endpoint, past a NAT that hairpins with the inner source, is no use to TCP.
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"no prediction for {transport}; there are {', '.join(TRANSPORTS)}")
@@ -119,7 +121,7 @@ def predict(dialer: Side, listener: Side, transport: str, relay: Side | None = N
     if listener.nat is None or dialer.nat is None:
         return _with_a_public_side(dialer, listener)
     if listener.router == dialer.router:
-        return _behind_one(listener.router or "", listener.nat)
+        return _behind_one(listener.router or "", listener.nat, transport)
     if can_punch(dialer.nat, listener.nat):
         return Prediction("direct", _why_direct(dialer, dialer.nat, listener, listener.nat))
     return Prediction("relayed", _why_relayed(dialer, dialer.nat, listener, listener.nat))
@@ -134,6 +136,8 @@ def _through_layers(dialer: Side, listener: Side) -> Prediction:
         both = f"both are behind {outermost}, which"
         if not dialer.stack[-1].hairpin:
             return Prediction("relayed", f"{both} does not bring packets to its own address back in")
+        if dialer.stack[-1].hairpin is Hairpinning.INTERNAL_SOURCE:
+            return Prediction("relayed", f"{both} {_PAST_IT}")
         if layers.can_hairpin(dialer.stack, listener.stack):
             return Prediction("direct", f"{both} brings packets to its own address back in, as from the internet")
     elif layers.can_punch(dialer.stack, listener.stack):
@@ -200,10 +204,12 @@ def _with_a_public_side(dialer: Side, listener: Side) -> Prediction:
     return Prediction("direct", f"{dialer.peer} is on the internet, where {listener.peer} can write to it")
 
 
-def _behind_one(router: str, nat: Nat) -> Prediction:
+def _behind_one(router: str, nat: Nat, transport: str) -> Prediction:
     both = f"both are behind {router}, which"
     if not nat.hairpin:
         return Prediction("relayed", f"{both} does not bring packets to its own address back in")
+    if nat.hairpin is Hairpinning.INTERNAL_SOURCE:
+        return Prediction("direct" if can_hairpin(nat, transport) else "relayed", f"{both} {_PAST_IT}")
     if can_hairpin(nat):
         whom = "anybody" if nat.filtering is Filtering.ENDPOINT_INDEPENDENT else "whom it has written to"
         return Prediction("direct", f"{both} brings packets to its own address back in, and lets in {whom}")

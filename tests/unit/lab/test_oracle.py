@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from lab.model.classical import CLASSICAL, cell_topology
-from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Pooling, Ports
 from lab.model.punch import can_hairpin, can_punch
 from lab.run.oracle import Prediction, Side, predict, side_of
 
@@ -123,3 +124,19 @@ def test_every_pair_of_nats_has_a_one_line_reason() -> None:
 def test_a_transport_without_a_theory_is_refused() -> None:
     with pytest.raises(ValueError, match="tcp, udp"):
         predicted("home", "home", "carrier-pigeon")
+
+
+def test_an_answer_past_the_nat_is_good_for_a_datagram_and_not_for_a_connection() -> None:
+    nat = Nat(EI, F_APD, Ports.PRESERVING, Hairpinning.INTERNAL_SOURCE)
+    alice, bob = Side("alice", "home", nat), Side("bob", "home", nat)
+    assert predict(alice, bob, "udp").path == "direct"
+    assert predict(alice, bob, "tcp").path == "relayed"
+
+
+def test_a_pool_that_gives_any_address_makes_an_address_worth_nothing() -> None:
+    paired = Nat(APD, F_APD, Ports.RANDOM, public_addresses=2)
+    arbitrary = replace(paired, pooling=Pooling.ARBITRARY)
+    strict = Nat(EI, F_AD, Ports.PRESERVING)
+    assert can_punch(strict, paired)
+    assert not can_punch(strict, arbitrary)
+    assert can_punch(strict, replace(arbitrary, mapping=EI))
