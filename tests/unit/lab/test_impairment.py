@@ -118,7 +118,10 @@ def test_an_impossible_link_is_one_line_with_its_place_and_what_is_allowed(text:
         ('[region.x]\nlatency = { eus = "1ms" }', "[region.x] latency.eus = '1ms': no such region (did you mean"),
         ('[region.x]\nlatency = { eu = "1h" }', "[region.x] latency.eu = '1h': out of range; allowed: 0s to 10s"),
         ("[region.x]\nlatency = 3", "[region.x] latency = 3: must be a table"),
-        ('[router.inner]\nnat = "home"\nat = "home"\nlink = "wifi"', "[router.inner] link = 'wifi': only links to the"),
+        (
+            '[router.inner]\nnat = "home"\nat = "home"\nlink = "wifi"\n[peer.in]\nat = "inner"',
+            "[router.inner] link = 'wifi': only links to the",
+        ),
         ("[region.X]", "[region.X] the name must begin"),
     ],
 )
