@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from lab.model.ipv6 import Ip
 from lab.model.tables import Table, closest
 from lab.model.units import format_duration, parse_duration
 
@@ -77,11 +78,13 @@ class Dns:
     names: tuple[Name, ...] = ()
 
 
-def read_dns(top: Table, routers: Sequence[str], peers: Sequence[str]) -> Dns | None:
+def read_dns(top: Table, routers: Sequence[str], peers: Sequence[str], ip: Ip) -> Dns | None:
     """The table `dns` of a topology; None: there is no server. TopologyError for what cannot be."""
     value = top.values.get("dns")
     if value is None:
         return None
+    if ip is Ip.V6:
+        raise top.error("dns", 'the name server answers by IPv4; give the network some: ip = "dual-stack"')
     if not isinstance(value, dict):
         raise top.error("dns", 'must be a table: [dns], and [dns.bootstrap] with dnsaddr = ["relay"]')
     own = {key: setting for key, setting in value.items() if not isinstance(setting, dict) or key in _SERVER_KEYS}

@@ -210,7 +210,7 @@ def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     switches = read_switches(tables["router"])
     routers = tuple(replace(router, switch=switches[router.name]) for router in routers)
     _check_sizes(top, routers, peers)
-    dns = read_dns(top, [router.name for router in routers], [peer.name for peer in peers])
+    dns = read_dns(top, [router.name for router in routers], [peer.name for peer in peers], ip)
     return Topology(name, summary, routers, peers, path, text, distances, dns, ip)
 
 

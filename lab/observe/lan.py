@@ -86,11 +86,11 @@ def certificate(router: str, switch: Switch, shots: Iterable[Shot]) -> LanCertif
 def differences(switch: Switch, shot: Shot) -> list[str]:
     """One sentence for each host that heard what it must not, or did not hear what it must."""
     expected = arrives(switch, shot.to, joined=shot.joined, reflected=shot.reflected)
-    member = "which it has joined" if shot.joined else "which it has not joined"
-    to = "it by unicast" if shot.to is To.ITSELF else f"{shot.to.value}, {member}"
-    said = {False: f"does not hear {shot.by} at {to}", True: f"hears {shot.by} at {to}"}
     if shot.to is To.ITSELF:
         said = {False: f"is not reached by {shot.by}", True: f"is reached by {shot.by}"}
+    else:
+        where = f"{shot.by} at {shot.to.value}, which it has {'joined' if shot.joined else 'not joined'}"
+        said = {False: f"does not hear {where}", True: f"hears {where}"}
     heard = set(shot.heard_by)
     return [f"{host} {said[not expected]}" for host in shot.listeners if (host in heard) is not expected]
 

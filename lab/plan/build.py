@@ -67,7 +67,7 @@ def build(topology: Topology, seed: int) -> Plan:
         vantages=addressing.VANTAGES,
     )
     plan = offer_ports(topology, lay_links(topology, lay_lans(topology, plan)))
-    return lay_ipv6(topology, add_dns(topology, plan, QUIET))
+    return add_dns(topology, lay_ipv6(topology, plan), QUIET)
 
 
 @dataclass(frozen=True, slots=True)

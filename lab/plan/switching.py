@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from lab.model.ipv6 import Ip
 from lab.model.switch import PLAIN, Switch
 from lab.model.topology import Topology
 from lab.plan.names import LAN
@@ -50,12 +51,20 @@ class LanPlan:
 def lay_lans(topology: Topology, plan: Plan) -> Plan:
     """The plan with the LANs that are more than a plain switch, or that a reflector exchanges mDNS with."""
     reflected = {router.switch.reflector for router in topology.routers}
+    # A network with IPv6 has link-local addresses everywhere (`lab.plan.ipv6`).
+    given = topology.ip is not Ip.V4
     lans = tuple(
-        LanPlan(router.name, LAN, router.switch, _stations(router.name, plan.cables))
+        LanPlan(
+            router.name,
+            LAN,
+            replace(router.switch, link_local=given or router.switch.link_local),
+            _stations(router.name, plan.cables),
+        )
         for router in topology.routers
         if router.switch != PLAIN or router.name in reflected
     )
-    return _with_link_local(replace(plan, lans=lans))
+    plan = replace(plan, lans=lans)
+    return plan if given else _with_link_local(plan)
 
 
 def exchanges(lans: Iterable[LanPlan]) -> tuple[tuple[LanPlan, ...], ...]:

@@ -148,6 +148,17 @@ def test_a_reflector_brings_mdns_to_the_other_lan_and_to_no_third(inside: Inside
     inside(check)
 
 
+def test_in_a_network_with_ipv6_every_lan_has_its_groups(inside: Inside) -> None:
+    def check() -> None:
+        text = HOME.format(snooping="on", isolation="false", link_local="false")
+        plan = build(parse(f'ip = "dual-stack"\n{text}', "home.toml"), seed=1)
+        (certificate,) = measure(plan).values()
+        assert certificate.differences == ()
+        assert hearers(certificate, To.MDNS6, joined=True) == {"bob", "carol"}
+
+    inside(check)
+
+
 def test_without_a_reflector_mdns_stays_on_its_lan(inside: Inside) -> None:
     def check() -> None:
         certificates = measure(three_lans(reflector=""), declared=three_lans())

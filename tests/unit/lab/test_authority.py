@@ -135,6 +135,13 @@ def test_random_bytes_get_no_answer_or_a_message(data: bytes) -> None:
     assert reply is None or dns.message.from_wire(reply.wire or b"")
 
 
+def test_a_name_server_without_ipv4_is_refused() -> None:
+    alone = 'name = "six"\nip = "ipv6"\n[peer.relay]\nat = "internet"\n[dns]\n'
+    with pytest.raises(TopologyError, match=r'the name server answers by IPv4.*ip = "dual-stack"'):
+        parse(alone, "six.toml")
+    assert build(parse(alone.replace("ipv6", "dual-stack"), "six.toml"), seed=1).dns is not None
+
+
 def test_an_answer_is_no_question() -> None:
     authority = Authority(plan_of("[dns]"))
     reply, _ = ask(authority, "relay.lab", "A")
