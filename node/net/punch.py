@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 RETRY = 0.02
 """Seconds to the next dial of an address that refused, give or take half: in step, two sides would miss each other."""
+TRIES = 100
+"""Dials of one address in one punch: two seconds of refusals, and no flood for whoever lives there."""
 ADDRESSES = 20
 """Addresses of one punch: what a peer lists must not make us a port scanner."""
 ARRIVALS = 8
@@ -106,7 +108,7 @@ class Punch:
             await self.end()
 
     async def _pursue(self, addr: Multiaddr) -> None:
-        while True:
+        for _ in range(TRIES):
             try:
                 upgraded = self._begin_upgrade(await self._dial(addr))
                 await asyncio.wait({upgraded})
