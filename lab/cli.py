@@ -214,9 +214,11 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _announcer(folder: Path) -> Callable[[Lab], None]:
+    from lab.model.writing import nat_words
+
     def announce(lab: Lab) -> None:
         for router in lab.plan.routers:
-            print(f"{router.name:<12} {router.wan:<15} LAN {router.lan}  {router.nat}")
+            print(f"{router.name:<12} {router.wan:<15} LAN {router.lan}  {nat_words(router.nat)}")
         for peer in lab.all_peers:
             behind = f"behind {peer.launch.router}" if peer.launch.router else "on the internet"
             print(f"{peer.name:<12} {peer.launch.address:<15} {behind:<20} {peer.peer_id}")
