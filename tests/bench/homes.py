@@ -5,7 +5,8 @@
 Each round is a sandbox of its own. `gone` is when the kernel has really taken everything down, not only been asked to:
 a cable into the last namespace that was let go of has vanished with it. Memory is what the machine has less of, and
 what the lab's own process holds more of, while all of it stands. Left over is what is on the machine after a round:
-interfaces that were not there before, namespaces of the round that some process still holds, descriptors of the lab.
+interfaces that were not there before; and in its sandbox, before that ends and takes all with it: namespaces that some
+process still holds, and descriptors of the lab.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Round:
     process_mib: float
     descriptors: int
     "left open in the lab"
-    inodes: tuple[int, ...]
-    "by which the kernel knows its namespaces"
+    held: tuple[str, ...]
+    "namespaces of the round that a process is in or holds open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,9 @@ def run(count: int, rounds: int) -> Result:
     """Build and take down `count` homes, `rounds` times."""
     before = set(_interfaces())
     results = [_round(count) for _ in range(rounds)]
-    ours = {f"net:[{inode}]" for result in results for inode in result.inodes}
     leftovers = [
         *sorted(set(_interfaces()) - before),
-        *sorted(set(_held_namespaces()) & ours),
+        *(name for result in results for name in result.held),
         *(f"{result.descriptors} descriptors" for result in results if result.descriptors),
     ]
     plan, built, gone, kernel, process = (
@@ -101,7 +101,7 @@ def _measure(count: int) -> Round:
     network = Network.build(plan)
     built = time.perf_counter()
     kernel, process = available - _available(), _resident() - resident
-    inodes = tuple(os.fstat(space.fd).st_ino for space in network.spaces.values())
+    ours = {f"net:[{os.fstat(space.fd).st_ino}]" for space in network.spaces.values()}
     with Namespace("witness") as witness:
         last = Namespace("last")
         with Links(witness) as links:
@@ -111,8 +111,8 @@ def _measure(count: int) -> Round:
         last.close()
         _await_alone(witness)
     gone = time.perf_counter()
-    left = _descriptors() - descriptors
-    return Round(len(plan.spaces), planned - start, built - begun, gone - closing, kernel, process, left, inodes)
+    left, held = _descriptors() - descriptors, tuple(sorted(ours & set(_held_namespaces())))
+    return Round(len(plan.spaces), planned - start, built - begun, gone - closing, kernel, process, left, held)
 
 
 def _await_alone(witness: Namespace) -> None:

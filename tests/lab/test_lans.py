@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from lab.observe.lan import LanCertificate, To
 from lab.plan.build import build
 from lab.plan.plan import Plan
 from lab.run.lan_probe import certify_lans
+from lab.services.reflector import GROUP4, MAX_MESSAGE
 from lab.services.running import Services
 
 Inside = Callable[[Callable[[], None]], None]
@@ -164,6 +166,35 @@ def test_without_a_reflector_mdns_stays_on_its_lan(inside: Inside) -> None:
         certificates = measure(three_lans(reflector=""), declared=three_lans())
         assert "bob does not hear alice at 224.0.0.251, which it has joined" in certificates["guest"].differences
         assert not [host for shot in certificates["guest"].shots if shot.reflected for host in shot.heard_by]
+
+    inside(check)
+
+
+def test_a_reflector_passes_on_mdns_and_nothing_else(inside: Inside) -> None:
+    async def main() -> list[bytes]:
+        with Network.build(three_lans()) as network:
+            services = await Services.start(network, lambda _: None)
+            with (
+                network.spaces["bob"].socket(socket.AF_INET, socket.SOCK_DGRAM) as bob,
+                network.spaces["alice"].socket(socket.AF_INET, socket.SOCK_DGRAM) as alice,
+                network.spaces["alice"].socket(socket.AF_INET, socket.SOCK_DGRAM) as legacy,
+            ):
+                bob.setblocking(False)
+                bob.bind(("", 5353))
+                member = socket.inet_aton(GROUP4) + socket.inet_aton("192.168.1.10")
+                bob.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+                alice.bind(("", 5353))
+                legacy.sendto(b"answer me by unicast", (GROUP4, 5353))
+                alice.sendto(b"short", (GROUP4, 5353))
+                alice.sendto(bytes(MAX_MESSAGE + 1), (GROUP4, 5353))
+                alice.sendto(b"an mDNS message", (GROUP4, 5353))
+                async with asyncio.timeout(5):
+                    heard = [await asyncio.get_running_loop().sock_recv(bob, 10000)]
+            await services.close()
+            return heard
+
+    def check() -> None:
+        assert asyncio.run(main()) == [b"an mDNS message"]
 
     inside(check)
 
