@@ -35,7 +35,7 @@ def composite(stack: Stack) -> Nat | None:
         outermost,
         mapping=_strictest(_MAPPINGS, (nat.mapping for nat in stack)),
         filtering=_strictest(_FILTERINGS, (nat.filtering for nat in stack)),
-        ports=next((nat.ports for nat in reversed(stack) if nat.ports is not Ports.PRESERVING), Ports.PRESERVING),
+        ports=_ports(stack),
         udp_timeout=min(nat.udp_timeout for nat in stack),
         tcp_timeout=min(nat.tcp_timeout for nat in stack),
         one_to_one=all(nat.one_to_one for nat in stack),
@@ -72,7 +72,16 @@ def can_hairpin(one: Stack, other: Stack) -> bool:
 def as_reached(stack: Stack) -> Iterator[Nat]:
     """Each NAT with the mapping of what is behind it: what it permits, it permits to the port it was written from."""
     for depth, nat in enumerate(stack, 1):
-        yield replace(nat, mapping=_strictest(_MAPPINGS, (inner.mapping for inner in stack[:depth])))
+        mapping = _strictest(_MAPPINGS, (inner.mapping for inner in stack[:depth]))
+        yield replace(nat, mapping=mapping, one_to_one=nat.one_to_one and mapping is nat.mapping)
+
+
+def _ports(stack: Stack) -> Ports:
+    """The allocation of the outermost NAT that does not keep the port; an inner one's block is no block out there."""
+    for nat in reversed(stack):
+        if nat.ports is not Ports.PRESERVING:
+            return Ports.RANDOM if nat.ports is Ports.BLOCK and nat is not stack[-1] else nat.ports
+    return Ports.PRESERVING
 
 
 def _strictest(order: tuple[_E, ...], values: Iterable[_E]) -> _E:

@@ -154,7 +154,7 @@ def _past_firewalls(dialer: Side, listener: Side, transport: str, relay: int) ->
         if wall is not None:
             return Prediction("none", f"{side.peer} does not reach the relay's port {relay}: {wall}")
     common = dialer.names[-1] if dialer.names and dialer.names[-1:] == listener.names[-1:] else None
-    if common is not None and not dialer.stack[-1].hairpin:
+    if common is not None and dialer.stack[-1].hairpin is not Hairpinning.EXTERNAL_SOURCE:
         return _through_layers(dialer, listener)
     for source, target in ((dialer, listener), (listener, dialer)):
         if _arrives(source, target, transport, common):
