@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ DRAIN_EVERY = 0.2
 "Seconds between two looks at the capture rings."
 MAX_LIVES = 1000
 "Peers that ended and were started again in one lab."
+MAX_PLANS = 100
+"Plans that held before events changed them; drops of longer ago get no reason."
 QUIET_EVERY, QUIET_LOOKS = 0.02, 3
 "An interface is quiet when this many looks in a row, so many seconds apart, find the same byte count."
 
@@ -72,6 +75,8 @@ class Lab:
         self._adapters = adapters
         self._peers: dict[str, Peer] = {}
         self._past: list[Peer] = []
+        self._former: deque[Plan] = deque(maxlen=MAX_PLANS)
+        self._latest = network.plan
         self._options: Mapping[str, tuple[str, ...]] = {}
         self._life = Life(Changes(network), self, record.event)
         self._captures: CaptureSet | None = None
@@ -154,6 +159,9 @@ class Lab:
 
     def follow_plan(self) -> None:
         """Let peers' handles know where their peers are now."""
+        if self.plan != self._latest:
+            self._former.append(self._latest)
+            self._latest = self.plan
         for peer in self._peers.values():
             peer.launch = launch_of(self.plan, peer.name)
 
@@ -180,7 +188,9 @@ class Lab:
         if self._captures is not None:
             self._captures.drain()
         events = [event.to_json() for peer in (*self._past, *self._peers.values()) for event in peer.events]
-        return await asyncio.to_thread(gather, self.plan, self._record.capture, events, growing=True)
+        return await asyncio.to_thread(
+            gather, self.plan, self._record.capture, events, growing=True, former=tuple(self._former)
+        )
 
     async def stop_peers(self) -> None:
         """End all peers and wait for them."""

@@ -21,7 +21,7 @@ from lab.model import event as events
 from lab.model.event import KINDS, LifeEvent, Target, kind_of, parse
 from lab.peers.contract import Event
 from lab.peers.handle import Peer
-from lab.plan.amend import cable_of, core_port, launch_of
+from lab.plan.amend import cable_of, core_port, launch_of, router_of
 from lab.plan.plan import Plan
 
 WHO = "lab"
@@ -116,6 +116,10 @@ class Life:
                 return changes.exhaust(target, left)
             case events.Replenish():
                 return changes.replenish(target)
+            case events.LoseLeases():
+                return changes.lose_leases(target)
+            case events.SetLink():
+                return changes.set_link(target, *event.ways)
             case events.LinkDown():
                 return changes.pull(target)
             case events.LinkUp():
@@ -183,6 +187,8 @@ def _mapped(plan: Plan, target: str) -> tuple[str, str | None]:
     launch = launch_of(plan, target)
     if launch.router is None:
         raise EventError(f"{target} is behind no router, so nobody maps it")
+    if router_of(plan, launch.router).nat.one_to_one:
+        raise EventError(f"{target} has a public address at {launch.router}, with all its ports: nothing is mapped")
     return launch.router, launch.address
 
 

@@ -19,12 +19,13 @@ import socket
 from collections.abc import Iterable
 from typing import Final
 
-from lab.errors import KernelError
-from lab.kernel import memory, nft
+from lab.errors import EventError, KernelError
+from lab.kernel import memory, nft, switch
 from lab.kernel.carrier import await_operational
 from lab.kernel.link import Links
 from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
+from lab.model.impairment import Impairment
 from lab.plan import amend
 from lab.plan.names import CORE
 from lab.plan.plan import Cable, Plan, Port
@@ -51,6 +52,7 @@ class Changes:
     def reboot(self, router: str, *, other_ports: bool) -> str:
         """Have a router begin anew; with `other_ports` those that were mapped are taken for a while."""
         memory.forget(self._space(router), self._rules(router), hold=other_ports)
+        self._network.restart_mapper(router)
         return ""
 
     def expire(self, router: str, host: str | None) -> str:
@@ -79,8 +81,12 @@ class Changes:
         self._address(old.b, new.b)
         self._address(old.a, new.a)
         self._route(plan, router)
-        self._network.plan = plan
+        self._network.follow(plan)
+        for rules in plan.rules:
+            if rules.space == CORE and rules not in was.rules:
+                nft.load(self._space(CORE), rules.text)
         memory.forget(self._space(router), self._rules(router))
+        self._network.restart_mapper(router)
         _expect_gone(self._space(router), before)
         self._expect_route(router, plan.vantages[0], address)
         return f"was {before}"
@@ -90,15 +96,28 @@ class Changes:
         was, plan = self.plan, amend.with_move(self.plan, peer, target, address)
         old, new = amend.cable_of(was, peer), amend.cable_of(plan, peer)
         self._replug(old, new)
+        switch.configure((lan for lan in plan.lans if lan.router == target), self._network.spaces)
         self._address(old.b, new.b)
         self._route(plan, peer)
-        self._network.plan = plan
+        self._network.follow(plan)
         launch = amend.launch_of(plan, peer)
         before = amend.launch_of(was, peer)
         if before.address != launch.address:
             _expect_gone(self._space(peer), before.address)
         self._expect_route(peer, plan.vantages[0], launch.address)
         return f"from {before.router} {before.address}, now {launch.address}"
+
+    def lose_leases(self, router: str) -> str:
+        """Have a router's port maps vanish."""
+        self._network.lose_leases(router)
+        return ""
+
+    def set_link(self, place: str, up: Impairment, down: Impairment) -> str:
+        """Have the link of a router or public peer be another; raises EventError where it has none."""
+        if amend.cable_of(self.plan, place).a.space != CORE:
+            raise EventError(f"{place} has no link to the internet of its own")
+        self._network.set_link(place, up, down)
+        return ""
 
     def pull(self, place: str) -> str:
         """Pull a cable."""

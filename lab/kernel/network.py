@@ -83,6 +83,10 @@ class Network:
         for rules in self._rules_of(router):
             nft.load(ns, rules.text)
         conntrack.flush(ns)
+        self.restart_mapper(router)
+
+    def restart_mapper(self, router: str) -> None:
+        """Have a router's port mapping begin anew, if it offers any. Raises KernelError."""
         if router in self._mappers:
             self._mappers[router].restart()
 
@@ -103,6 +107,14 @@ class Network:
             self._links = shaping.choose(self.spaces, backend)
             self._owned.callback(self._links.close)
         self._links.shape(self._shaping)
+
+    def follow(self, plan: Plan) -> None:
+        """Have an event's plan be the one that holds; the links learn who is where. Raises KernelError."""
+        self.plan = plan
+        placed = self._shaping.placed({link.name: link.network for link in plan.shaping.uplinks})
+        if placed != self._shaping:
+            self._shaping = placed
+            self.shape()
 
     def set_link(self, name: str, up: Impairment, down: Impairment | None = None) -> None:
         """Change the link of a router or public peer, both ways alike without `down`. Raises KernelError."""

@@ -17,7 +17,11 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from lab.errors import EventError
+from lab.model.impairment import Impairment
+from lab.model.link_words import read_link
 
+MOST_WORDS: Final = 64
+"Arguments of an event that takes a list of them."
 MOST_LEFT: Final = 4096
 "Further mappings that a NAT can be told to have left; its sets hold no more."
 
@@ -91,6 +95,34 @@ class Replenish:
 
     def __str__(self) -> str:
         return "replenish"
+
+
+@dataclass(frozen=True, slots=True)
+class LoseLeases:
+    """A router's port maps vanish while it goes on answering; whoever renews gets them anew."""
+
+    def __str__(self) -> str:
+        return "lose-leases"
+
+
+@dataclass(frozen=True, slots=True)
+class SetLink:
+    """The link of a router or a public peer to the internet is another from now on."""
+
+    words: str
+    "`wifi`, `latency=80ms loss=2%`; see `lab.model.link_words`"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", " ".join(self.words.split()))
+        read_link(self.words)
+
+    @property
+    def ways(self) -> tuple[Impairment, Impairment]:
+        """Up and down."""
+        return read_link(self.words)
+
+    def __str__(self) -> str:
+        return f"link {self.words}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +200,8 @@ LifeEvent: TypeAlias = (
     | ChangeAddress
     | Exhaust
     | Replenish
+    | LoseLeases
+    | SetLink
     | LinkDown
     | LinkUp
     | Partition
@@ -198,7 +232,8 @@ class Kind:
     def takes(self, count: int) -> bool:
         """Whether it can be written with so many arguments."""
         arguments = self.usage.split()[1:]
-        return sum(not argument.startswith("[") for argument in arguments) <= count <= len(arguments)
+        most = MOST_WORDS if self.usage.endswith("…") else len(arguments)
+        return sum(not argument.startswith("[") for argument in arguments) <= count <= most
 
 
 def parse(text: str) -> LifeEvent:
@@ -238,6 +273,10 @@ def _exhaust(left: str = "0") -> Exhaust:
     return Exhaust(int(left))
 
 
+def _link(*words: str) -> SetLink:
+    return SetLink(" ".join(words))
+
+
 def _kinds() -> tuple[Kind, ...]:
     router, peer, port = (frozenset({target}) for target in (Target.ROUTER, Target.PEER, Target.PORT))
     place = router | peer
@@ -248,6 +287,8 @@ def _kinds() -> tuple[Kind, ...]:
         Kind("address ADDRESS", ChangeAddress, router, "another address outside", ChangeAddress),
         Kind("exhaust [LEFT]", Exhaust, router, "no ports, or so many, left for new mappings", _exhaust),
         Kind("replenish", Replenish, router, "ports for all again", Replenish),
+        Kind("lose-leases", LoseLeases, router, "its port maps vanish, and it goes on answering", LoseLeases),
+        Kind("link VALUES…", SetLink, place, "wifi, latency=80ms loss=2%, up.rate=1Mbit, ideal", _link),
         Kind("down", LinkDown, place | port, "the cable is pulled", LinkDown),
         Kind("up", LinkUp, place | port, "the cable is back", LinkUp),
         Kind("partition PLACE", Partition, place, "nothing passes between the two", Partition),

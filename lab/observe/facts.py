@@ -55,6 +55,8 @@ class Facts:
     "the peers' events, as in `events.jsonl`"
     drops: tuple[Drop, ...]
     "what the NATs did not let in"
+    former: tuple[Plan, ...] = field(default=(), repr=False)
+    "the plans that held before events changed them; `plan` is the last one"
 
     @property
     def packets(self) -> tuple[Packet, ...]:
@@ -94,17 +96,37 @@ class Facts:
         raise LabError(f"no peer {name!r} in {self.plan.topology}; its peers: {known}")
 
 
-def gather(plan: Plan, capture: Path, events: Iterable[Mapping[str, Any]] = (), *, growing: bool = False) -> Facts:
+def gather(
+    plan: Plan,
+    capture: Path,
+    events: Iterable[Mapping[str, Any]] = (),
+    *,
+    growing: bool = False,
+    former: Iterable[Plan] = (),
+) -> Facts:
     """The facts of a run from its plan, its capture and the peers' events; `LabError` if the capture is not whole.
 
-    `growing` says that the lab is still writing it.
+    `growing` says that the lab is still writing it; `former` are the plans that held before events changed them.
     """
-    return judge(plan, read(capture, growing), events, growing=growing)
+    return judge(plan, read(capture, growing), events, growing=growing, former=former)
 
 
 def judge(
-    plan: Plan, packets: Iterable[Packet], events: Iterable[Mapping[str, Any]] = (), *, growing: bool = False
+    plan: Plan,
+    packets: Iterable[Packet],
+    events: Iterable[Mapping[str, Any]] = (),
+    *,
+    growing: bool = False,
+    former: Iterable[Plan] = (),
 ) -> Facts:
     """The same from packets that have been read already."""
     wire = Wire(packets)
-    return Facts(plan, wire, tuple(events), find_drops(plan, wire, growing=growing))
+    # A router drops what is sent to the address that it has, so under each plan it is another set of packets.
+    past = tuple(former)
+    found = {
+        (drop.router, drop.packet.interface, drop.packet.ns): drop
+        for each in (*past, plan)
+        for drop in find_drops(each, wire, growing=growing)
+    }
+    drops = tuple(sorted(found.values(), key=lambda drop: drop.packet.ns))
+    return Facts(plan, wire, tuple(events), drops, past)

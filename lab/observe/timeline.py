@@ -49,21 +49,27 @@ class Entry:
 class Names:
     """Whom an address or a peer id belongs to."""
 
-    def __init__(self, plan: Plan, events: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, plan: Plan, events: Iterable[Mapping[str, Any]] = (), former: Iterable[Plan] = ()) -> None:
         self._peers = {
             str(event.get("peer")): str(event.get("who")) for event in events if event.get("event") == "ready"
         }
-        self._public = {router.wan: router.name for router in plan.routers if not router.above}
+        self._public: dict[str, str] = {}
+        self._lan: dict[tuple[str | None, str], str] = {}
+        for each in (*former, plan):
+            self._add(each)
+        self._router = {launch.space: launch.router for launch in plan.launches}
+        self._above = {router.name: router.above for router in plan.routers}
+
+    def _add(self, plan: Plan) -> None:
+        self._public |= {router.wan: router.name for router in plan.routers if not router.above}
         self._public |= {launch.address: launch.peer for launch in plan.launches if launch.router is None}
         self._public |= {launch.address6: launch.peer for launch in plan.launches if launch.address6 is not None}
         self._public |= dict.fromkeys(plan.vantages, "vantage")
-        self._lan: dict[tuple[str | None, str], str] = {
+        self._lan |= {
             (launch.router, launch.address): launch.peer for launch in plan.launches if launch.router is not None
         }
         self._lan |= {(router.name, router.gateway): router.name for router in plan.routers}
         self._lan |= {(router.above[0], router.wan): router.name for router in plan.routers if router.above}
-        self._router = {launch.space: launch.router for launch in plan.launches}
-        self._above = {router.name: router.above for router in plan.routers}
 
     def of(self, endpoint: Endpoint, space: str) -> str:
         """`home-b 11.0.2.2:4001`: an endpoint as `space` knows it; LANs overlap, so it matters who asks."""
@@ -93,7 +99,7 @@ def timeline(
     `mappings` are the lines of `conntrack.jsonl`; `lab_events` the lab's own of `events.jsonl`; the peers' are in the
     facts. `began` is the zero, in Unix seconds.
     """
-    names = Names(facts.plan, facts.events)
+    names = Names(facts.plan, facts.events, facts.former)
     entries = [
         *_packet_entries(facts, names, everything),
         *_handshake_entries(facts, names),

@@ -16,8 +16,10 @@ from itertools import count
 
 from lab.errors import EventError
 from lab.model import lans
+from lab.model.event import ChangeAddress, LifeEvent, Move
 from lab.plan import names
 from lab.plan.plan import Cable, Launch, Plan, Port, Route, RouterPlan, RuleSet
+from lab.plan.switching import LanPlan, Station
 
 
 def with_address(plan: Plan, name: str, address: str) -> Plan:
@@ -34,6 +36,7 @@ def with_address(plan: Plan, name: str, address: str) -> Plan:
         _check_free(plan, wanted, None if socket.space == names.CORE else socket.space)
     else:
         socket = replace(socket, addresses=(_other_network(plan, cable, wanted),))
+    network = {socket.name: str(wanted.network)} if socket != cable.a else {}
     addresses = tuple(str(wanted) if one == held else one for one in cable.b.addresses)
     moved = Cable(socket, replace(cable.b, addresses=addresses))
     gateway = _bare(socket.addresses[0]) if socket.addresses else None
@@ -41,8 +44,9 @@ def with_address(plan: Plan, name: str, address: str) -> Plan:
         plan,
         cables=tuple(moved if one == cable else one for one in plan.cables),
         routes=tuple(_by(gateway, route) if _is_default(route, name) else route for route in plan.routes),
-        rules=tuple(_renamed(rules, name, router.wan, address) for rules in plan.rules),
-        routers=tuple(replace(one, wan=address) if one == router else one for one in plan.routers),
+        rules=tuple(_renamed(rules, name, IPv4Interface(held), wanted) for rules in plan.rules),
+        shaping=plan.shaping.placed(network),
+        routers=tuple(_called(one, address) if one == router else one for one in plan.routers),
     )
 
 
@@ -53,7 +57,7 @@ def with_move(plan: Plan, peer: str, target: str, address: str | None = None) ->
         raise EventError(f"{peer} is on the internet and has no LAN to leave")
     if launch.router == target:
         raise EventError(f"{peer} is behind {target} already")
-    if getattr(router.nat, "one_to_one", False):
+    if router.nat.one_to_one:
         raise EventError(f"{target} has a public address for each of its own hosts, and none for a guest")
     lan = IPv4Network(router.lan)
     there = IPv4Interface(f"{address or _free_host(plan, router)}/{lan.prefixlen}")
@@ -62,14 +66,27 @@ def with_move(plan: Plan, peer: str, target: str, address: str | None = None) ->
     _check_free(plan, there, target)
     cable = cable_of(plan, peer)
     socket = Port(target, _free_port(plan, target), bridge=names.LAN, mac=cable.a.mac)
-    moved = Cable(socket, replace(cable.b, addresses=(str(there),)))
+    others = tuple(one for one in cable.b.addresses if ":" in one)
+    moved = Cable(socket, replace(cable.b, addresses=(str(there), *others)))
     return replace(
         plan,
         cables=tuple(moved if one == cable else one for one in plan.cables),
         routes=tuple(_by(router.gateway, route) if _is_default(route, peer) else route for route in plan.routes),
         routers=tuple(_with_hosts(one, launch, target) for one in plan.routers),
+        lans=tuple(_with_station(lan, moved, str(there.ip)) for lan in plan.lans),
         launches=tuple(_launched(one, router, str(there.ip)) if one == launch else one for one in plan.launches),
     )
+
+
+def after(plan: Plan, target: str, event: LifeEvent) -> Plan:
+    """The plan as it is when that has happened; EventError where it cannot."""
+    match event:
+        case ChangeAddress(address):
+            return with_address(plan, target, address)
+        case Move(router, address):
+            return with_move(plan, target, router, address)
+        case _:
+            return plan
 
 
 def router_of(plan: Plan, name: str) -> RouterPlan:
@@ -109,6 +126,10 @@ def core_port(plan: Plan, place: str) -> str:
     return socket.name
 
 
+def _ipv4(port: Port) -> tuple[IPv4Interface, ...]:
+    return tuple(IPv4Interface(one) for one in port.addresses if ":" not in one)
+
+
 def _bare(address: str) -> str:
     return address.partition("/")[0]
 
@@ -121,11 +142,22 @@ def _by(gateway: str | None, route: Route) -> Route:
     return route if gateway is None else replace(route, gateway=gateway)
 
 
-def _renamed(rules: RuleSet, space: str, old: str, new: str) -> RuleSet:
-    """All that a rule set knows of the outside is that address."""
-    if rules.space != space:
-        return rules
-    return replace(rules, text=re.sub(rf"(?<![\d.]){re.escape(old)}(?![\d.])", new, rules.text))
+def _renamed(rules: RuleSet, space: str, old: IPv4Interface, new: IPv4Interface) -> RuleSet:
+    """A router's rules know the outside by its address, the core's by its network, and by nothing else."""
+    if rules.space == space:
+        return replace(rules, text=_replaced(rules.text, str(old.ip), str(new.ip)))
+    if rules.space == names.CORE:
+        return replace(rules, text=_replaced(rules.text, str(old.network), str(new.network)))
+    return rules
+
+
+def _called(router: RouterPlan, address: str) -> RouterPlan:
+    publics = tuple(address if one == router.wan else one for one in router.publics)
+    return replace(router, wan=address, publics=publics)
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    return re.sub(rf"(?<![\d.]){re.escape(old)}(?![\d.])", new, text)
 
 
 def _other_network(plan: Plan, cable: Cable, wanted: IPv4Interface) -> str:
@@ -137,7 +169,7 @@ def _other_network(plan: Plan, cable: Cable, wanted: IPv4Interface) -> str:
     if wanted.ip in (wanted.network.network_address, wanted.network.broadcast_address):
         raise EventError(f"{wanted.ip} is not a host's address in {wanted.network}")
     for port in _public_ports(plan):
-        if any(wanted.network.overlaps(IPv4Interface(one).network) for one in port.addresses):
+        if any(wanted.network.overlaps(one.network) for one in _ipv4(port)):
             raise EventError(
                 f"{wanted.ip} is in a network of {port.space}'s; choose a /{wanted.network.prefixlen} of its own"
             )
@@ -155,7 +187,7 @@ def _check_free(plan: Plan, wanted: IPv4Interface, router: str | None = None) ->
     if wanted.ip in (wanted.network.network_address, wanted.network.broadcast_address):
         raise EventError(f"{wanted.ip} is not a host's address in {wanted.network}")
     for port in _on_lan(plan, router) if router else _all_ports(plan):
-        if any(IPv4Interface(one).ip == wanted.ip for one in port.addresses):
+        if any(one.ip == wanted.ip for one in _ipv4(port)):
             raise EventError(f"{wanted.ip} is {port.space}'s")
 
 
@@ -191,3 +223,11 @@ def _with_hosts(router: RouterPlan, guest: Launch, target: str) -> RouterPlan:
 
 def _launched(launch: Launch, router: RouterPlan, address: str) -> Launch:
     return replace(launch, address=address, router=router.name, routers=(router.name, *router.above))
+
+
+def _with_station(lan: LanPlan, moved: Cable, address: str) -> LanPlan:
+    """A LAN without the one that has left, or with the one that has come."""
+    stations = tuple(station for station in lan.stations if station.space != moved.b.space)
+    if lan.router == moved.a.space:
+        stations = (*stations, Station(moved.b.space, moved.b.name, moved.a.name, address))
+    return replace(lan, stations=stations)

@@ -11,6 +11,7 @@ NATs are probed are the core's own addresses, and what goes to or from them is n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final
@@ -89,6 +90,12 @@ class Shaping:
         """The same with another link for one neighbour; KeyError if there is no such neighbour."""
         changed = replace(self.uplink(name), up=up, down=down)
         return replace(self, uplinks=tuple(changed if link.name == name else link for link in self.uplinks))
+
+    def placed(self, networks: Mapping[str, str]) -> Shaping:
+        """The same with these networks for the neighbours named."""
+        return replace(
+            self, uplinks=tuple(replace(link, network=networks.get(link.name, link.network)) for link in self.uplinks)
+        )
 
 
 NOT_SHAPED: Final = Shaping()

@@ -26,6 +26,7 @@ from lab.observe.holepunch import Began, Opening, Punch
 from lab.observe.timeline import Entry, Names, timeline
 from lab.plan.codec import plan_from_json
 from lab.plan.plan import Plan
+from lab.plan.replay import plans
 from lab.report.results import RESULTS, Cell, load
 from lab.report.terminal import stdout
 
@@ -34,7 +35,14 @@ MAX_BYTES: Final = 256 << 20
 "Size of a file of lines that is read."
 LAB: Final = "lab"
 "the name under which the lab appears in `events.jsonl`"
-_STYLES: Final = {"drops": "red", "established": "green", "maps": "magenta", "begins": "bold", "ends": "bold"}
+_STYLES: Final = {
+    "drops": "red",
+    "established": "green",
+    "maps": "magenta",
+    "event": "bold yellow",
+    "begins": "bold",
+    "ends": "bold",
+}
 "by the first word of an entry"
 
 
@@ -78,14 +86,17 @@ def summarise_capture(folder: Path) -> None:
 
 def read_story(folder: Path, everything: bool = False) -> Story:
     """The story in a folder; `LabError` where it is no run's, or a file in it is damaged."""
-    plan = _plan(folder)
     events = _lines(folder / EVENTS)
     theirs = [event for event in events if event.get("who") != LAB]
     ours = [event for event in events if event.get("who") == LAB]
+    *former, plan = plans(_plan(folder), ours)
     capture = folder / CAPTURE
     about = _about(folder)
     growing = "finished" not in about  # it still runs, or was killed
-    facts = gather(plan, capture, theirs, growing=growing) if capture.exists() else judge(plan, (), theirs)
+    if capture.exists():
+        facts = gather(plan, capture, theirs, growing=growing, former=former)
+    else:
+        facts = judge(plan, (), theirs, former=former)
     began = _began(about, facts)
     entries = timeline(facts, _lines(folder / MAPPINGS), ours, began=began, everything=everything)
     gaps = tuple(name for name in (CAPTURE, EVENTS, MAPPINGS) if not (folder / name).exists())

@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from lab.errors import LabError
+from lab.errors import Inconclusive, LabError
 
 DEADLINE = 300.0
 "Seconds after which a scenario's process is ended, unless its marker says otherwise."
@@ -94,7 +94,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         pytest.fail("a test that takes `lab` is a scenario: write `async def`", pytrace=False)
     names = pyfuncitem._fixtureinfo.argnames
-    runner.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    try:
+        runner.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    except Inconclusive as error:
+        pytest.fail(f"INCONCLUSIVE: {error}", pytrace=False)
     return True
 
 

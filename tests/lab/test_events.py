@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ from typing import Any
 import pytest
 
 from lab.errors import EventError, Inconclusive, KernelError, PeerError
+from lab.kernel import sandbox
 from lab.lab import Lab
 from lab.model.nat import Ports
 from lab.observe.nat import Address
@@ -351,3 +356,63 @@ async def test_an_event_that_makes_no_sense_is_refused_in_one_line_that_names_wh
             await lab.event(target, what)
         assert complaint in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@topology("two-homes")
+async def test_a_link_that_becomes_slow_is_slow_from_then_on(lab: Lab) -> None:
+    relay, alice = lab.peers("relay", "alice")
+    await alice.dial(relay.address)
+    assert (await alice.ping(relay)).rtt < 0.1
+    await lab.event("home-a", "link latency=60ms")
+    assert 0.12 <= (await alice.ping(relay)).rtt < 0.3
+    with pytest.raises(EventError, match="alice has no link to the internet of its own"):
+        await lab.event("alice", "link wifi")
+    await lab.event("home-a", "address 11.0.9.2")
+    await breaks(alice, relay)
+    await alice.dial(relay.address)
+    assert 0.12 <= (await alice.ping(relay)).rtt < 0.3, "the link is the router's, whatever its address"
+    await lab.event("home-a", "link ideal")
+    assert (await alice.ping(relay)).rtt < 0.1
+
+
+@pytest.fixture
+def lasting(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`punchlab event` for a lab that `punchlab up` keeps running, in a folder deeper than a socket's path may be."""
+    if reason := sandbox.problem():
+        pytest.skip(reason)
+    runs = tmp_path / ("deep" * 30)
+    argv = [sys.executable, "-m", "lab"]
+
+    def event(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*argv, "event", *words, "--runs", str(runs)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    with subprocess.Popen([*argv, "up", "two-homes", "--runs", str(runs)], stdout=subprocess.PIPE, text=True) as lab:
+        assert lab.stdout is not None
+        try:
+            for line in lab.stdout:
+                if "Ctrl-C" in line:
+                    break
+            yield event
+        finally:
+            lab.send_signal(signal.SIGINT)
+            lab.wait(30)
+    assert "is not running" in event("home-a", "reboot").stderr
+
+
+def test_a_shell_makes_things_happen_in_a_running_lab(
+    lasting: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = lasting("home-a", "address", "11.0.9.2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("home-a address 11.0.9.2: was 11.0.1.2 (")
+
+    wrong = lasting("home-a", "fly")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("punchlab: no event 'fly'; there are: reboot,")
+    assert wrong.stderr.count("\n") == 1
+
+    nobody = lasting("home-z", "reboot")
+    assert nobody.returncode == 2
+    assert "routers: home-a, home-b; peers: relay, alice, bob" in nobody.stderr
+    assert "reboot [other-ports]" in lasting().stdout

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lab.errors import EventError
 from lab.model import event as events
 from lab.model.event import KINDS, LifeEvent, kind_of, parse
+from lab.model.link_presets import LINKS
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,14}", fullmatch=True)
 ADDRESSES = st.ip_addresses(v=4).map(str)
@@ -18,6 +19,8 @@ EVENTS: st.SearchStrategy[LifeEvent] = st.one_of(
     st.builds(events.Reboot, st.booleans()),
     st.sampled_from([events.Expire(), events.Rebind(), events.Replenish(), events.LinkDown(), events.LinkUp()]),
     st.builds(events.ChangeAddress, ADDRESSES),
+    st.sampled_from(["wifi", "ideal", "latency=80ms loss=2%", "latency=5ms up.rate=1Mbit"]).map(events.SetLink),
+    st.just(events.LoseLeases()),
     st.builds(events.Exhaust, st.integers(0, events.MOST_LEFT)),
     st.builds(events.Partition, NAMES),
     st.builds(events.Heal, st.none() | NAMES),
@@ -43,7 +46,13 @@ def test_words_that_are_no_event_are_refused_and_never_crash(text: str) -> None:
 
 def test_every_kind_can_be_written_by_its_own_usage() -> None:
     for kind in KINDS.values():
-        words = kind.usage.replace("ADDRESS", "11.0.9.2").replace("LEFT", "3").replace("[", "").replace("]", "")
+        words = (
+            kind.usage.replace("ADDRESS", "11.0.9.2")
+            .replace("LEFT", "3")
+            .replace("VALUES…", "wifi")
+            .replace("[", "")
+            .replace("]", "")
+        )
         event = parse(words)
         assert type(event) is kind.kind
         assert kind_of(event) is kind
@@ -66,6 +75,12 @@ def test_every_kind_can_be_written_by_its_own_usage() -> None:
         ("partition", "partition PLACE"),
         ("move", "move ROUTER [ADDRESS]"),
         ("move home-b here", "'here' is no IPv4 address"),
+        ("link", "link VALUES…"),
+        ("link lossily", "'lossily' says nothing of a link, which is ideal, "),
+        ("link loss=120%", "loss must be 0 to 1"),
+        ("link latency=-5ms", "latency=-5ms: not a duration"),
+        ("link sideways.rate=1Mbit", "'sideways.rate=1Mbit' says nothing of a link"),
+        ("link reorder=1%", "reorder needs a latency"),
         ("kill -9", "'kill -9' is not how it is written: kill"),
     ],
 )
@@ -79,3 +94,11 @@ def test_an_address_is_kept_as_it_is_usually_written() -> None:
     assert ipaddress.IPv4Address(events.ChangeAddress("11.0.9.2").address) == ipaddress.IPv4Address("11.0.9.2")
     with pytest.raises(EventError, match="no IPv4 address"):
         events.ChangeAddress("011.0.9.2")
+
+
+def test_a_link_is_told_for_both_sides_or_one() -> None:
+    up, down = events.SetLink("latency=80ms loss=2% down.loss=5% up.rate=1Mbit").ways
+    assert (up.latency, up.loss, up.rate) == (0.08, 0.02, 1_000_000)
+    assert (down.latency, down.loss, down.rate) == (0.08, 0.05, None)
+    assert events.SetLink("wifi").ways == (LINKS["wifi"].link.up, LINKS["wifi"].link.down)
+    assert all(side.does_nothing for side in events.SetLink("ideal").ways)
