@@ -21,8 +21,8 @@ from lab.model import event as events
 from lab.model.event import KINDS, LifeEvent, Target, kind_of, parse
 from lab.peers.contract import Event
 from lab.peers.handle import Peer
-from lab.plan.amend import cable_of, core_port, launch_of, router_of
-from lab.plan.plan import Plan
+from lab.plan.amend import cable_of, core_port, launch_of
+from lab.plan.plan import Plan, SpaceKind
 
 WHO = "lab"
 "Whose events these are in `events.jsonl`."
@@ -168,7 +168,7 @@ def check(plan: Plan, target: str, event: LifeEvent) -> None:
 
 
 def _kind_of_target(plan: Plan, target: str) -> Target:
-    routers = [router.name for router in plan.routers]
+    routers = [space.name for space in plan.spaces if space.kind is SpaceKind.ROUTER]
     peers = [launch.peer for launch in plan.launches]
     if target in routers:
         return Target.ROUTER
@@ -180,16 +180,16 @@ def _kind_of_target(plan: Plan, target: str) -> Target:
     raise EventError(f"no {target!r} in {plan.topology}; routers: {', '.join(routers)}; peers: {', '.join(peers)}")
 
 
-def _mapped(plan: Plan, target: str) -> tuple[str, str | None]:
-    """The router, and the inner address of the one peer that is meant, if it is one."""
-    if any(router.name == target for router in plan.routers):
-        return target, None
+def _mapped(plan: Plan, target: str) -> tuple[str, tuple[str, ...]]:
+    """The router, and the inner addresses of the one peer that is meant, if it is one."""
+    if _kind_of_target(plan, target) is Target.ROUTER:
+        return target, ()
     launch = launch_of(plan, target)
     if launch.router is None:
         raise EventError(f"{target} is behind no router, so nobody maps it")
-    if router_of(plan, launch.router).nat.one_to_one:
+    if any(router.name == launch.router and router.nat.one_to_one for router in plan.routers):
         raise EventError(f"{target} has a public address at {launch.router}, with all its ports: nothing is mapped")
-    return launch.router, launch.address
+    return launch.router, launch.addresses
 
 
 def _apart(plan: Plan, one: str, other: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from lab.errors import EventError, KernelError
@@ -55,13 +55,13 @@ class Changes:
         self._network.restart_mapper(router)
         return ""
 
-    def expire(self, router: str, host: str | None) -> str:
-        """End all mappings of a router, or those of the inner address `host`."""
-        return _count(memory.forget_some(self._space(router), host), "gone")
+    def expire(self, router: str, hosts: Sequence[str]) -> str:
+        """End the mappings of these inner addresses of a router; without any, all of them."""
+        return _count(memory.forget_some(self._space(router), hosts), "gone")
 
-    def rebind(self, router: str, host: str | None) -> str:
+    def rebind(self, router: str, hosts: Sequence[str]) -> str:
         """The same, and keep the external ports from being given again."""
-        return _count(memory.forget_some(self._space(router), host, hold=True), "held")
+        return _count(memory.forget_some(self._space(router), hosts, hold=True), "held")
 
     def exhaust(self, router: str, left: int) -> str:
         """Leave a router that many ports for new mappings."""
@@ -80,7 +80,7 @@ class Changes:
         before = amend.router_of(was, router).wan
         self._address(old.b, new.b)
         self._address(old.a, new.a)
-        self._route(plan, router)
+        self._route(plan, new.b)
         self._network.follow(plan)
         for rules in plan.rules:
             if rules.space == CORE and rules not in was.rules:
@@ -98,7 +98,7 @@ class Changes:
         self._replug(old, new)
         switch.configure((lan for lan in plan.lans if lan.router == target), self._network.spaces)
         self._address(old.b, new.b)
-        self._route(plan, peer)
+        self._route(plan, new.b)
         self._network.follow(plan)
         launch = amend.launch_of(plan, peer)
         before = amend.launch_of(was, peer)
@@ -150,30 +150,41 @@ class Changes:
         end = cable.a
         with Links(self._space(end.space)) as links:
             index = _number(self._space(end.space), end.name)
-            links.bring_up(index) if on else links.switch_off(index)
+            if on:
+                links.bring_up(index)
+            else:
+                links.switch_off(index)
+        if on:
+            # IPv4 comes back with the interface, all that is IPv6 went when it was switched off.
+            with Links(self._space(end.space)) as links:
+                for address in _of(6, end):
+                    links.add_address(index, address)
+            self._route(self.plan, end)
         both = {cable.a.space: [cable.a.name], cable.b.space: [cable.b.name]}
         await_operational(self._network.spaces, both, up=on)
         return f"{cable.a.space}/{cable.a.name} – {cable.b.space}/{cable.b.name}"
 
     def _address(self, was: Port, now: Port) -> None:
-        """Old addresses go before new ones come: as a secondary of the same network the new one would go with it."""
+        """Old addresses go before new ones come, the first at last: its network's others would go along with it."""
         ns = self._space(now.space)
         index = _number(ns, now.name)
         with Links(ns) as links:
-            for address in was.addresses:
-                if address not in now.addresses:
-                    links.remove_address(index, address)
-            for address in now.addresses:
-                if address not in was.addresses:
-                    links.add_address(index, address)
+            for family in (4, 6):
+                old, new = _of(family, was), _of(family, now)
+                if old != new:
+                    for address in reversed(old):
+                        links.remove_address(index, address)
+                    for address in new:
+                        links.add_address(index, address)
 
-    def _route(self, plan: Plan, space: str) -> None:
-        """Set the routes of a space that its one cable lost with its addresses."""
-        ns = self._space(space)
+    def _route(self, plan: Plan, port: Port) -> None:
+        """Set the routes by an interface that went with its addresses, or have another gateway now."""
+        ns = self._space(port.space)
+        index = _number(ns, port.name)
         with Links(ns) as links:
             for route in plan.routes:
-                if route.space == space:
-                    links.add_route(route.destination, route.gateway, _number(ns, route.port))
+                if (route.space, route.port) == (port.space, port.name):
+                    links.add_route(route.destination, route.gateway, index, replace=True)
 
     def _replug(self, old: Cable, new: Cable) -> None:
         """Carry the socket's end of a cable to another router, and wait until both ends know."""
@@ -213,6 +224,10 @@ class Changes:
             raise KernelError(f"{space}: no way to {to}: {error.strerror}") from error
         if seen != source:
             raise KernelError(f"{space}: sends from {seen}, not from {source}")
+
+
+def _of(family: int, port: Port) -> list[str]:
+    return [address for address in port.addresses if (":" in address) is (family == 6)]
 
 
 def _expect_gone(ns: Namespace, address: str) -> None:

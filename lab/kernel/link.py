@@ -31,7 +31,7 @@ _ANSWER_WITHIN = 20.0
 
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE = 16, 20, 21, 24
 _NLMSG_ERROR = 2
-_REQUEST_ACK, _CREATE_NEW = 0x1 | 0x4, 0x400 | 0x200
+_REQUEST_ACK, _CREATE_NEW, _CREATE_OR_REPLACE = 0x1 | 0x4, 0x400 | 0x200, 0x400 | 0x100
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
 _HEADER = struct.Struct("=IHHII")
 _ERROR_TEXT = 1
@@ -128,10 +128,10 @@ class Links:
         message["flags"] = _NODAD if parsed.version == 6 else 0
         message["index"] = index
         message["attrs"] = [("IFA_LOCAL", str(parsed.ip)), ("IFA_ADDRESS", str(parsed.ip))]
-        self._queue(message, kind, create=kind == _RTM_NEWADDR, what=what)
+        self._queue(message, kind, _CREATE_NEW if kind == _RTM_NEWADDR else 0, what=what)
 
-    def add_route(self, destination: str, gateway: str | None, index: int) -> None:
-        """Route a prefix, or `default`, to an interface, by a gateway or directly."""
+    def add_route(self, destination: str, gateway: str | None, index: int, *, replace: bool = False) -> None:
+        """Route a prefix, or `default`, to an interface, by a gateway or directly; `replace` one that is there."""
         attrs: list[tuple[str, Any]] = [("RTA_OIF", index)]
         version = ipaddress.ip_address(gateway).version if gateway else 4
         length = 0
@@ -149,7 +149,8 @@ class Links:
         message["scope"] = 0 if gateway else _SCOPE_LINK
         message["type"] = _TYPE_UNICAST
         message["attrs"] = attrs
-        self._queue(message, _RTM_NEWROUTE, create=True, what=f"route to {destination}")
+        flags = _CREATE_OR_REPLACE if replace else _CREATE_NEW
+        self._queue(message, _RTM_NEWROUTE, flags, what=f"route to {destination}")
 
     def commit(self) -> None:
         """Send what was added and wait for the answers; raises KernelError for the first request that failed."""
@@ -164,13 +165,13 @@ class Links:
         for name, value in fields.items():
             message[name] = value
         message["attrs"] = attrs or []
-        self._queue(message, _RTM_NEWLINK, create=create, what=what)
+        self._queue(message, _RTM_NEWLINK, _CREATE_NEW if create else 0, what=what)
 
-    def _queue(self, message: Any, kind: int, *, create: bool, what: str) -> None:
+    def _queue(self, message: Any, kind: int, flags: int, *, what: str) -> None:
         self._sequence += 1
         header = message["header"]
         header["type"] = kind
-        header["flags"] = _REQUEST_ACK | (_CREATE_NEW if create else 0)
+        header["flags"] = _REQUEST_ACK | flags
         header["sequence_number"] = self._sequence
         message.encode()
         self._waiting.append((bytes(message.data), what))

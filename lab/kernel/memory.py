@@ -11,7 +11,7 @@ external port, their elements begin with, so that rule sets may have more of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,6 +40,7 @@ _FRESH: Final = "meta mark 0x1"
 class Element:
     """One element of a map or set with a lifetime."""
 
+    family: str
     holder: str
     "the name of the map or set"
     key: tuple[str, ...]
@@ -72,17 +73,17 @@ def forget(ns: Namespace, rules: Iterable[str], *, hold: bool = False) -> None:
         _take(ns, held)
 
 
-def forget_some(ns: Namespace, host: str | None, *, hold: bool = False) -> int:
-    """Drop the mappings of one inner address, or all, and their flows; returns how many external ports that were.
+def forget_some(ns: Namespace, hosts: Sequence[str], *, hold: bool = False) -> int:
+    """Drop the mappings of these inner addresses, or all, and their flows; returns how many external ports that were.
 
     With `hold` those ports stay taken for the rest of their time. Raises KernelError.
     """
     with paused(ns):
-        ports = _drop_elements(ns, host, hold)
+        ports = _drop_elements(ns, hosts, hold)
         for entry in conntrack.entries(ns):
-            if _concerns(entry, host):
+            if _concerns(entry, hosts):
                 conntrack.forget(ns, entry)
-        left = [entry for entry in conntrack.entries(ns) if _concerns(entry, host)]
+        left = [entry for entry in conntrack.entries(ns) if _concerns(entry, hosts)]
         if left:
             raise KernelError(f"{ns.name}: {len(left)} flows outlived their mapping, such as {left[0].orig}")
     return ports
@@ -91,7 +92,7 @@ def forget_some(ns: Namespace, host: str | None, *, hold: bool = False) -> int:
 def remembered(ns: Namespace) -> list[Element]:
     """Everything in the NAT's maps and sets that has a lifetime. Raises KernelError."""
     return [
-        Element(holder["name"], _flat(key), _flat(value))
+        Element(holder["family"], holder["name"], _flat(key), _flat(value))
         for listed in (*nft.as_json(ns, "maps"), *nft.as_json(ns, "sets"))
         for holder in listed.values()
         if holder.get("table") == TABLE and "timeout" in holder.get("flags", ())
@@ -143,28 +144,28 @@ def paused(ns: Namespace) -> Iterator[None]:
         nft.command(ns, _without(PAUSE_TABLE, "inet"))
 
 
-def _drop_elements(ns: Namespace, host: str | None, hold: bool) -> int:
+def _drop_elements(ns: Namespace, hosts: Sequence[str], hold: bool) -> int:
     """Delete elements until none is left that should not be; they may come to their own end meanwhile."""
     complaint: KernelError | None = None
     owned: set[tuple[str, ...]] = set()
     for _ in range(TRIES):
         elements = remembered(ns)
-        owned |= {(e.protocol, *e.key) for e in elements if e.kind == "in" and (host is None or host in e.value)}
-        doomed = [e for e in elements if not (hold and e.kind == "used") and _belongs(e, host, owned)]
+        owned |= {(e.protocol, *e.key) for e in elements if e.kind == "in" and _names_one_of(hosts, e.value)}
+        doomed = [e for e in elements if not (hold and e.kind == "used") and _belongs(e, hosts, owned)]
         if not doomed:
             return len(owned)
         try:
             nft.command(
-                ns, "".join(f"delete element ip {TABLE} {e.holder} {{ {' . '.join(e.key)} }}\n" for e in doomed)
+                ns, "".join(f"delete element {e.family} {TABLE} {e.holder} {{ {' . '.join(e.key)} }}\n" for e in doomed)
             )
         except KernelError as error:
             complaint = error
     raise KernelError(f"{ns.name}: its mappings do not go: {complaint or 'there are always new ones'}")
 
 
-def _belongs(element: Element, host: str | None, owned: set[tuple[str, ...]]) -> bool:
-    """Whether an element is of that inner address, by itself or by the external port that it begins with."""
-    if host is None or host in (*element.key, *element.value):
+def _belongs(element: Element, hosts: Sequence[str], owned: set[tuple[str, ...]]) -> bool:
+    """Whether an element is of these inner addresses, by itself or by the external port that it begins with."""
+    if _names_one_of(hosts, (*element.key, *element.value)):
         return True
     whole = (element.protocol, *element.key)
     return any(whole[: len(external)] == external for external in owned)
@@ -174,13 +175,18 @@ def _take(ns: Namespace, held: list[Element]) -> None:
     """Mark ports as taken that nobody owns."""
     if not held:
         return
-    nft.command(ns, "".join(f"add element ip {TABLE} {e.holder} {{ {' . '.join(e.key)} }}\n" for e in held))
+    nft.command(ns, "".join(f"add element {e.family} {TABLE} {e.holder} {{ {' . '.join(e.key)} }}\n" for e in held))
     if missing := {(e.holder, e.key) for e in held} - {(e.holder, e.key) for e in remembered(ns)}:
         raise KernelError(f"{ns.name}: {len(missing)} ports could not be held")
 
 
-def _concerns(entry: conntrack.Entry, host: str | None) -> bool:
-    return host is None or host in (entry.orig[0], entry.orig[2], entry.reply[0], entry.reply[2])
+def _concerns(entry: conntrack.Entry, hosts: Sequence[str]) -> bool:
+    return _names_one_of(hosts, (entry.orig[0], entry.orig[2], entry.reply[0], entry.reply[2]))
+
+
+def _names_one_of(hosts: Sequence[str], parts: Iterable[str]) -> bool:
+    """Whether one of these hosts is among the parts of something; without hosts all is meant."""
+    return not hosts or not set(hosts).isdisjoint(parts)
 
 
 def _without(table: str, family: str) -> str:

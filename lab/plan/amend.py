@@ -11,15 +11,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface
 from itertools import count
+from typing import Final, TypeVar
 
 from lab.errors import EventError
 from lab.model import lans
 from lab.model.event import ChangeAddress, LifeEvent, Move
 from lab.plan import names
-from lab.plan.plan import Cable, Launch, Plan, Port, Route, RouterPlan, RuleSet
+from lab.plan.ipv6 import FIRST_HOST
+from lab.plan.plan import Cable, GuardPlan, Launch, Plan, Port, Route, RouterPlan, RuleSet
 from lab.plan.switching import LanPlan, Station
+
+LINK_LOCAL: Final = "fe80:"
+_R = TypeVar("_R", RouterPlan, GuardPlan)
 
 
 def with_address(plan: Plan, name: str, address: str) -> Plan:
@@ -35,15 +40,18 @@ def with_address(plan: Plan, name: str, address: str) -> Plan:
     if wanted.ip in IPv4Interface(held).network:
         _check_free(plan, wanted, None if socket.space == names.CORE else socket.space)
     else:
-        socket = replace(socket, addresses=(_other_network(plan, cable, wanted),))
+        ipv6 = (one for one in socket.addresses if ":" in one)
+        socket = replace(socket, addresses=(_other_network(plan, cable, wanted), *ipv6))
     network = {socket.name: str(wanted.network)} if socket != cable.a else {}
     addresses = tuple(str(wanted) if one == held else one for one in cable.b.addresses)
     moved = Cable(socket, replace(cable.b, addresses=addresses))
-    gateway = _bare(socket.addresses[0]) if socket.addresses else None
+    gateway = next((_bare(one) for one in socket.addresses if ":" not in one), None)
     return replace(
         plan,
         cables=tuple(moved if one == cable else one for one in plan.cables),
-        routes=tuple(_by(gateway, route) if _is_default(route, name) else route for route in plan.routes),
+        routes=tuple(
+            _by(gateway, route) if _is_default(route, name) and _family(route) == 4 else route for route in plan.routes
+        ),
         rules=tuple(_renamed(rules, name, IPv4Interface(held), wanted) for rules in plan.rules),
         shaping=plan.shaping.placed(network),
         routers=tuple(_called(one, address) if one == router else one for one in plan.routers),
@@ -66,15 +74,22 @@ def with_move(plan: Plan, peer: str, target: str, address: str | None = None) ->
     _check_free(plan, there, target)
     cable = cable_of(plan, peer)
     socket = Port(target, _free_port(plan, target), bridge=names.LAN, mac=cable.a.mac)
-    others = tuple(one for one in cable.b.addresses if ":" in one)
-    moved = Cable(socket, replace(cable.b, addresses=(str(there), *others)))
+    there6, gateway6 = _ipv6_on(plan, target)
+    addresses = (str(there), *([there6] if there6 else []), *_link_local(plan, cable.b, target, there6))
+    moved = Cable(socket, replace(cable.b, addresses=addresses))
+    gateways = {4: router.gateway, 6: gateway6}
     return replace(
         plan,
         cables=tuple(moved if one == cable else one for one in plan.cables),
-        routes=tuple(_by(router.gateway, route) if _is_default(route, peer) else route for route in plan.routes),
+        routes=tuple(
+            _by(gateways[_family(route)], route) if _is_default(route, peer) else route for route in plan.routes
+        ),
+        guards=tuple(_with_hosts(one, launch, target) for one in plan.guards),
         routers=tuple(_with_hosts(one, launch, target) for one in plan.routers),
         lans=tuple(_with_station(lan, moved, str(there.ip)) for lan in plan.lans),
-        launches=tuple(_launched(one, router, str(there.ip)) if one == launch else one for one in plan.launches),
+        launches=tuple(
+            _launched(one, router, str(there.ip), there6) if one == launch else one for one in plan.launches
+        ),
     )
 
 
@@ -136,6 +151,10 @@ def _bare(address: str) -> str:
 
 def _is_default(route: Route, space: str) -> bool:
     return route.space == space and route.destination == "default"
+
+
+def _family(route: Route) -> int:
+    return 6 if route.gateway is not None and ":" in route.gateway else 4
 
 
 def _by(gateway: str | None, route: Route) -> Route:
@@ -215,14 +234,45 @@ def _free_port(plan: Plan, router: str) -> str:
     return next(name for name in map(names.lan_port, count()) if name not in taken)
 
 
-def _with_hosts(router: RouterPlan, guest: Launch, target: str) -> RouterPlan:
+def _with_hosts(router: _R, guest: Launch, target: str) -> _R:
     if router.name == target:
         return replace(router, hosts=(*router.hosts, guest.space))
     return replace(router, hosts=tuple(host for host in router.hosts if host != guest.space))
 
 
-def _launched(launch: Launch, router: RouterPlan, address: str) -> Launch:
-    return replace(launch, address=address, router=router.name, routers=(router.name, *router.above))
+def _launched(launch: Launch, router: RouterPlan, address: str, address6: str | None) -> Launch:
+    return replace(
+        launch,
+        address=address,
+        router=router.name,
+        routers=(router.name, *router.above),
+        address6=address6 and _bare(address6),
+    )
+
+
+def _ipv6_on(plan: Plan, router: str) -> tuple[str | None, str | None]:
+    """A free IPv6 address on a router's LAN with its prefix length, and the gateway there; None if it has no IPv6."""
+    ports = list(_on_lan(plan, router))
+    held = [
+        IPv6Interface(one) for port in ports for one in port.addresses if ":" in one and not one.startswith(LINK_LOCAL)
+    ]
+    gateway = next((one for one in held if one.network.prefixlen == 64), None)
+    if gateway is None:
+        return None, None
+    taken = {one.ip for one in held}
+    hosts = (gateway.network.network_address + FIRST_HOST + index for index in range(len(taken) + 1))
+    free = next(host for host in hosts if host not in taken)
+    return f"{free}/{gateway.network.prefixlen}", str(gateway.ip)
+
+
+def _link_local(plan: Plan, port: Port, router: str, there6: str | None) -> list[str]:
+    """The link-local address that a port has, or another one where somebody on the LAN has the same."""
+    taken = {one for each in _on_lan(plan, router) for one in each.addresses}
+    own = [one for one in port.addresses if one.startswith(LINK_LOCAL)]
+    if not own or own[0] not in taken:
+        return own
+    suffix = _bare(there6).rpartition("::")[2] if there6 else f"{len(taken) + FIRST_HOST:x}:0"
+    return [f"fe80::{suffix}/64"]
 
 
 def _with_station(lan: LanPlan, moved: Cable, address: str) -> LanPlan:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -280,6 +282,26 @@ async def test_a_peer_that_moves_to_another_lan_can_be_reached_again(lab: Lab) -
     assert not [p for p in after if p.interface == "home-a/wan" and p.src == wan(lab, "home-a")], "a ghost at home-a"
 
 
+@topology("dual-stack")
+@pytest.mark.parametrize("what", ["pulled", "moved"])
+async def test_ipv6_survives_what_happens_to_cables(lab: Lab, what: str) -> None:
+    _, alice, bob = lab.peers("relay", "alice", "bob")
+    assert alice.launch.address6 is not None
+    if what == "pulled":
+        await lab.event(str(alice.launch.router), "down")
+        await lab.event(str(alice.launch.router), "up")
+    else:
+        await lab.event("alice", f"move {bob.launch.router}")
+    before = lab.network.spaces["core"].traffic()
+    with lab.network.spaces["alice"].socket(socket.AF_INET6, socket.SOCK_STREAM) as there:
+        there.setblocking(False)
+        relay = launch_of(lab.plan, "relay")
+        async with asyncio.timeout(5):
+            await asyncio.get_running_loop().sock_connect(there, (relay.address6, relay.port))
+        assert there.getsockname()[0] == alice.launch.address6
+    assert lab.network.spaces["core"].traffic() > before
+
+
 @topology("two-homes")
 async def test_a_killed_relay_takes_slots_along_and_gives_them_again_when_it_is_back(lab: Lab) -> None:
     relay, alice, bob = lab.peers("relay", "alice", "bob")
@@ -293,7 +315,7 @@ async def test_a_killed_relay_takes_slots_along_and_gives_them_again_when_it_is_
     await lab.event("relay", "start")
     relay = lab.peer("relay")
     assert relay.peer_id == identity, "a relay that comes back is still the same peer"
-    await meet(lab, relay, alice, bob)
+    await bob.reserve(relay)
     facts = await lab.facts()
     assert any(p.is_syn and p.interface == "relay/eth0" and p.at > killed.done for p in facts.packets)
 

@@ -161,3 +161,30 @@ def test_the_lines_of_a_run_give_its_plans_again_and_failures_change_nothing() -
     assert [router_of(plan, "home-a").wan for plan in told] == ["11.0.1.2", "11.0.9.2", "11.0.9.2"]
     assert router_of(told[-1], "home-b").wan == "11.0.2.2"
     assert launch_of(told[-1], "alice").router == "home-b"
+
+
+def test_a_peer_with_ipv6_gets_an_address_of_the_new_lan_too() -> None:
+    before = plan_of('ip = "dual-stack"\n' + TWO_HOMES.lstrip())
+    after = with_move(before, "alice", "home-b")
+    alice, bob = launch_of(after, "alice"), launch_of(after, "bob")
+    assert alice.address6 is not None
+    assert bob.address6 is not None
+    assert alice.address6 != bob.address6
+    assert alice.address6.rpartition("::")[0] == bob.address6.rpartition("::")[0]
+    held = [one for peer in ("alice", "bob") for one in cable_of(after, peer).b.addresses]
+    assert len(held) == len(set(held)), "two on one LAN have the same address"
+    gateways = {r.gateway for r in after.routes if r.space == "alice"}
+    assert gateways == {r.gateway for r in after.routes if r.space == "bob"}
+
+
+def test_an_outer_address_changes_for_ipv4_and_leaves_ipv6_as_it_was() -> None:
+    before = plan_of('ip = "dual-stack"\n' + TWO_HOMES.lstrip())
+    after = with_address(before, "home-a", "11.0.9.2")
+
+    def ipv6(plan: Plan) -> list[str]:
+        ends = [cable_of(plan, "home-a").a, cable_of(plan, "home-a").b]
+        return [one for end in ends for one in end.addresses if ":" in one]
+
+    assert ipv6(after) == ipv6(before) != []
+    changed = [(was, now) for was, now in zip(before.routes, after.routes, strict=True) if was != now]
+    assert [(was.gateway, now.gateway) for was, now in changed] == [("11.0.1.1", "11.0.9.1")]
