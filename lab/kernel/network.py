@@ -111,7 +111,7 @@ class Network:
     def follow(self, plan: Plan) -> None:
         """Have an event's plan be the one that holds; the links learn who is where. Raises KernelError."""
         self.plan = plan
-        placed = self._shaping.placed({link.name: link.network for link in plan.shaping.uplinks})
+        placed = self._shaping.placed({link.name: link.networks for link in plan.shaping.uplinks})
         if placed != self._shaping:
             self._shaping = placed
             self.shape()

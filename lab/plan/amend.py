@@ -21,6 +21,7 @@ from lab.model.event import ChangeAddress, LifeEvent, Move
 from lab.plan import names
 from lab.plan.ipv6 import FIRST_HOST
 from lab.plan.plan import Cable, GuardPlan, Launch, Plan, Port, Route, RouterPlan, RuleSet
+from lab.plan.shaping import Shaping
 from lab.plan.switching import LanPlan, Station
 
 LINK_LOCAL: Final = "fe80:"
@@ -42,7 +43,6 @@ def with_address(plan: Plan, name: str, address: str) -> Plan:
     else:
         ipv6 = (one for one in socket.addresses if ":" in one)
         socket = replace(socket, addresses=(_other_network(plan, cable, wanted), *ipv6))
-    network = {socket.name: str(wanted.network)} if socket != cable.a else {}
     addresses = tuple(str(wanted) if one == held else one for one in cable.b.addresses)
     moved = Cable(socket, replace(cable.b, addresses=addresses))
     gateway = next((_bare(one) for one in socket.addresses if ":" not in one), None)
@@ -53,7 +53,7 @@ def with_address(plan: Plan, name: str, address: str) -> Plan:
             _by(gateway, route) if _is_default(route, name) and _family(route) == 4 else route for route in plan.routes
         ),
         rules=tuple(_renamed(rules, name, IPv4Interface(held), wanted) for rules in plan.rules),
-        shaping=plan.shaping.placed(network),
+        shaping=_placed(plan.shaping, socket.name, IPv4Interface(held), wanted) if socket != cable.a else plan.shaping,
         routers=tuple(_called(one, address) if one == router else one for one in plan.routers),
     )
 
@@ -173,6 +173,12 @@ def _renamed(rules: RuleSet, space: str, old: IPv4Interface, new: IPv4Interface)
 def _called(router: RouterPlan, address: str) -> RouterPlan:
     publics = tuple(address if one == router.wan else one for one in router.publics)
     return replace(router, wan=address, publics=publics)
+
+
+def _placed(shaping: Shaping, name: str, old: IPv4Interface, new: IPv4Interface) -> Shaping:
+    networks = next((link.networks for link in shaping.uplinks if link.name == name), ())
+    there = tuple(str(new.network) if network == str(old.network) else network for network in networks)
+    return shaping.placed({name: there})
 
 
 def _replaced(text: str, old: str, new: str) -> str:

@@ -91,10 +91,11 @@ class Shaping:
         changed = replace(self.uplink(name), up=up, down=down)
         return replace(self, uplinks=tuple(changed if link.name == name else link for link in self.uplinks))
 
-    def placed(self, networks: Mapping[str, str]) -> Shaping:
+    def placed(self, networks: Mapping[str, tuple[str, ...]]) -> Shaping:
         """The same with these networks for the neighbours named."""
         return replace(
-            self, uplinks=tuple(replace(link, network=networks.get(link.name, link.network)) for link in self.uplinks)
+            self,
+            uplinks=tuple(replace(link, networks=networks.get(link.name, link.networks)) for link in self.uplinks),
         )
 
 

@@ -60,7 +60,7 @@ def test_an_address_of_a_network_of_its_own_moves_the_cores_side_and_the_route()
     assert [rules for rules in after.rules if rules.space == "home-b"] == [
         rules for rules in before.rules if rules.space == "home-b"
     ]
-    assert {link.name: link.network for link in after.shaping.uplinks}["home-a"] == "11.0.9.0/24"
+    assert {link.name: link.networks for link in after.shaping.uplinks}["home-a"] == ("11.0.9.0/24",)
 
 
 def test_an_address_of_the_same_network_leaves_the_core_alone() -> None:
