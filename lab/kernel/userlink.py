@@ -9,7 +9,7 @@
 
 It takes packets from one queue for each uplink (`lab.kernel.nfqueue`), asks each `Passage` on their way when they leave
 it (`lab.plan.fate`), and gives the verdict at that time. It has a process of its own so that nothing else that the lab
-does delays packets, and one thread: 50,000 packets a second need some 60 % of a core.
+does delays packets, and one thread: 50,000 packets a second need some 40 % of a core.
 
 A passage whose next answer depends on when a packet comes (a rate, jitter) is asked when the packet gets there and not
 before: packets from far away do not hold up those from near by.

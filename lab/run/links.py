@@ -43,7 +43,7 @@ PORT: Final = 9000
 SETTLE: Final = 0.3
 "seconds after the last probe in which late ones are waited for, beyond what the link is asked to take"
 LOAD_LATENCY: Final = 0.02
-LOADS: Final = (10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 80_000, 100_000)
+LOADS: Final = (10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 80_000, 100_000, 120_000, 140_000)
 "packets a second"
 LOAD_BYTES: Final = 200
 LOAD_SECONDS: Final = 1.5
