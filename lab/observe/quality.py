@@ -7,10 +7,9 @@ one-way delay RFC 7679's, a duplicate RFC 5560's. A probe *overtakes* if one tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from statistics import fmean, median
+from statistics import fmean
 from typing import Final
 
 from lab.model.impairment import Impairment, gilbert
@@ -219,8 +218,3 @@ def _delay_tolerance(seconds: float) -> float:
 def _spread(train: Train) -> float:
     """Half of what lies between the shortest and the longest delay, by the middle 90 % of an even distribution."""
     return (delay(train, 0.95) - delay(train, 0.05)) / 0.9 / 2
-
-
-def middle(values: Sequence[float]) -> float:
-    """The median; 0 of nothing."""
-    return median(values) if values else 0.0
