@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from lab.errors import KernelError, LabError, PeerError, PeerUnsupported
+from lab.errors import Inconclusive, KernelError, LabError, PeerError, PeerUnsupported
 from lab.lab import ADAPTERS, Lab
 from lab.model.ipv6 import Ip
 from lab.model.layers import composite
@@ -22,7 +22,7 @@ from lab.report.results import Cell, Mark, Party, Seconds
 from lab.run.evidence import Evidence
 from lab.run.oracle import Prediction, forecast
 from lab.run.punch import ECHO_BYTES, Progress, find_no_path, punch
-from lab.run.scenario import Inconclusive, laboratory
+from lab.run.scenario import laboratory
 from lab.run.verdict import Sighting, Verdict, judge
 
 TRANSPORT = "tcp"

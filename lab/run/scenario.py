@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from lab.errors import LabError
+from lab.errors import Inconclusive
 from lab.lab import ADAPTERS, Lab
 from lab.model.plain import to_plain
 from lab.model.topology import Topology
@@ -26,10 +26,6 @@ from lab.run.machine import lab_version
 
 Options = Mapping[str, tuple[str, ...]]
 "Further arguments for peers' programs, by peer."
-
-
-class Inconclusive(LabError):
-    """The lab is not what it was declared to be, so nothing can be said of the peers."""
 
 
 @asynccontextmanager
