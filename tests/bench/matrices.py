@@ -79,5 +79,6 @@ def _matrix(arguments: Sequence[str]) -> Outcome:
         except subprocess.TimeoutExpired:
             raise BenchError(f"a matrix was not done within {MATRIX_WITHIN:g} s") from None
         except LabError:
-            said = done.stderr.strip().splitlines()
+            # An exception group's traceback is framed.
+            said = [text for line in done.stderr.splitlines() if (text := line.strip(" |+-"))]
             raise BenchError(said[-1] if said else "the matrix left no results") from None
