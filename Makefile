@@ -5,7 +5,7 @@ T ?= two-homes
 ALL ?=
 BIN := .venv/bin
 
-.PHONY: help setup demo matrix nats links up run capture explain doctor test check lint types unit lab-tests format bench docs lock proto clean
+.PHONY: help setup demo matrix nats links up run capture explain doctor test test-long check lint types unit lab-tests format bench docs lock proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,10 @@ doctor: setup ## what this machine offers, and what to do where something is mis
 
 test: setup lint types ## everything: lint, types, architecture, unit, conformance and lab tests
 	@$(BIN)/pytest -n auto tests
+
+test-long: setup ## the long grids: every NAT with all its traps, ten rounds of the truth table
+	@$(BIN)/punchlab nats --all --full
+	@$(BIN)/punchlab truth --rounds 10
 
 check: setup lint types unit ## what to run before a commit; under a minute
 

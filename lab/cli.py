@@ -96,7 +96,7 @@ def _nats(arguments: argparse.Namespace) -> int:
     from lab.run.certify import certify_presets
 
     if arguments.all:
-        return _in_sandbox(_grid)
+        return _in_sandbox(lambda: _grid(full=arguments.full))
 
     names = arguments.presets or list(PRESETS)
 
@@ -131,7 +131,7 @@ def _links(arguments: argparse.Namespace) -> int:
     return _in_sandbox(measure)
 
 
-def _grid() -> int:
+def _grid(*, full: bool) -> int:
     """Measure every NAT that has rules."""
     import time
 
@@ -141,10 +141,28 @@ def _grid() -> int:
 
     nats, began = grid(), time.monotonic()
     with _progress(len(nats), "measuring") as done:
-        certificates = asyncio.run(certify_grid(nats, done=done))
+        certificates = asyncio.run(certify_grid(nats, full=full, done=done))
     for line in grid_summary(certificates, refused(), time.monotonic() - began):
         stdout().print(line, markup=False, highlight=False, soft_wrap=True)
     return OK if all(certificate.ok for certificate in certificates) else NOT_AS_PREDICTED
+
+
+def _truth(arguments: argparse.Namespace) -> int:
+    """The oracle against a puncher that knows nothing of libp2p."""
+    import time
+
+    from lab.report.terminal import stdout
+    from lab.run.truth import punches_of_a_round, summary, try_rounds
+
+    def run() -> int:
+        began, each = time.monotonic(), arguments.sample or punches_of_a_round()
+        with _progress(arguments.rounds * each) as done:
+            tried = asyncio.run(try_rounds(arguments.rounds, arguments.seed, sample=arguments.sample, done=done))
+        for line in summary(tried, time.monotonic() - began):
+            stdout().print(line, markup=False, highlight=False, soft_wrap=True)
+        return OK if all(punch.agrees for punch in tried) else NOT_AS_PREDICTED
+
+    return _in_sandbox(run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -305,10 +323,16 @@ def _parser() -> argparse.ArgumentParser:
     nats = verb("nats", _nats, "build NATs, measure them, compare with what they declare")
     nats.add_argument("presets", nargs="*", metavar="PRESET", help="only these (default: all presets)")
     nats.add_argument("--all", action="store_true", help="every NAT that has rules, preset or not")
+    nats.add_argument("--full", action="store_true", help="with --all: try the traps, too (presets always do)")
     links = verb("links", _links, "ask links for latency, loss, rates, … one at a time, and measure what they do")
     links.add_argument("--backend", choices=("netem", "userspace"), help="instead of what this machine would use")
     links.add_argument("--no-load", action="store_true", help="leave out how many packets a second they carry")
     links.add_argument("--save", type=Path, metavar="FILE", help="write the measurements there, as JSON")
+    truth = verb("truth", _truth, "punch between all kinds of NAT without libp2p, and compare with the theory", seed)
+    truth.add_argument(
+        "--rounds", type=int, default=1, metavar="N", help="times that every pair has its turn (default: 1)"
+    )
+    truth.add_argument("--sample", type=int, default=None, metavar="N", help="only so many punches of each round")
     matrix = verb("matrix", _matrix, "punch through every pair of NATs", runs, seed)
     _matrix_arguments(matrix)
     for name, run, help in (

@@ -235,6 +235,8 @@ def _nat_sysctls(nat: Nat) -> Sysctls:
         ("bridge/bridge-nf-call-iptables", "0"),
         ("netfilter/nf_conntrack_events", "1"),
         ("netfilter/nf_conntrack_timestamp", "1"),
+        # Sequence numbers are no NAT's business: who was refused tries again with others, and a listener has its own.
+        ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
         *((f"netfilter/nf_conntrack_{name}", f"{seconds:.0f}") for name, seconds in lifetimes.items()),
         # One error a second and sender is what the kernel allows; a NAT that refuses answers everybody.
         *([("ipv4/icmp_ratelimit", "0")] if nat.unsolicited is Unsolicited.ICMP else []),
