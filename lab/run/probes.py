@@ -69,6 +69,9 @@ class End(ABC):
     def again(self, token: bytes, to: Address) -> None:
         """Send a token anew that may have been lost on its way."""
 
+    def hang_up(self, to: Address) -> None:  # noqa: B027 -- only connections have an end
+        """End the connection with an address, if there is such a thing."""
+
     @abstractmethod
     def close(self) -> None:
         """Leave nothing behind."""

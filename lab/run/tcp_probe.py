@@ -120,6 +120,9 @@ class _TcpEnd(End):
     def again(self, token: bytes, to: Address) -> None:
         """TCP has seen to that."""
 
+    def hang_up(self, to: Address) -> None:
+        self._drop(self._connections[to])
+
     def close(self) -> None:
         for connection in self._connections.values():
             self._drop(connection)
