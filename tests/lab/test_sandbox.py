@@ -63,6 +63,13 @@ def marked(mark: str) -> set[int]:
     return found
 
 
+def wait_for(mark: str, count: int) -> None:
+    """Wait until so many processes are there; a program just started bears no mark before it executes."""
+    deadline = time.monotonic() + DEADLINE
+    while len(marked(mark)) < count:
+        assert time.monotonic() < deadline, f"{len(marked(mark))} of {count} processes are there"
+
+
 def wait_until_gone(mark: str) -> None:
     """Wait for the end of all marked processes, by their pidfds."""
     deadline = time.monotonic() + DEADLINE
@@ -115,7 +122,7 @@ def test_killing_any_of_its_processes_ends_all_that_ran_inside(victim: str) -> N
     interfaces = set(Path("/sys/class/net").iterdir())
     with running(BUSY) as (process, mark):
         init = int(read_line(process))
-        assert len(marked(mark)) >= 5
+        wait_for(mark, 5)
         os.kill({"caller": process.pid, "keeper": keeper_of(process.pid), "init": init}[victim], signal.SIGKILL)
         assert process.wait(DEADLINE) in (-signal.SIGKILL, 128 + signal.SIGKILL)
         wait_until_gone(mark)
@@ -125,9 +132,7 @@ def test_killing_any_of_its_processes_ends_all_that_ran_inside(victim: str) -> N
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
 def test_killing_it_while_it_is_set_up_ends_all_of_it(processes: int) -> None:
     with running(BUSY) as (process, mark):
-        deadline = time.monotonic() + DEADLINE
-        while len(marked(mark)) < processes:
-            assert time.monotonic() < deadline
+        wait_for(mark, processes)
         process.kill()
         process.wait(DEADLINE)
         wait_until_gone(mark)
