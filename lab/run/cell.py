@@ -74,7 +74,7 @@ async def run_cell(
         sighting = _sight(facts, parts, prediction, progress)
         verdict = judge(sighting)
         direct = facts.direct_flow(parts.dialer, parts.listener)
-    except* (LabError, TimeoutError) as group:
+    except* (LabError, OSError, TimeoutError) as group:
         verdict = _blame(group)
     relayed = progress.relayed
     return Cell(
