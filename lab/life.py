@@ -163,8 +163,17 @@ def check(plan: Plan, target: str, event: LifeEvent) -> None:
     match event:
         case events.Partition(other) | events.Heal(str() as other):
             _kind_of_target(plan, other)
+        case events.Rebind() | events.Exhaust() | events.Reboot(other_ports=True):
+            _check_ports(plan, target)
         case _:
             pass
+
+
+def _check_ports(plan: Plan, target: str) -> None:
+    """Refuse what is about the ports of a NAT where nobody allocates any, or it would seem to have succeeded."""
+    name = _mapped(plan, target)[0]
+    if not any(router.name == name and not router.nat.one_to_one for router in plan.routers):
+        raise EventError(f"{name} allocates no ports: it has an address for each host, or does not translate")
 
 
 def _kind_of_target(plan: Plan, target: str) -> Target:

@@ -40,6 +40,10 @@ def with_address(plan: Plan, name: str, address: str) -> Plan:
     socket = cable.a
     if wanted.ip in IPv4Interface(held).network:
         _check_free(plan, wanted, None if socket.space == names.CORE else socket.space)
+    elif len(router.publics) > 1:
+        raise EventError(
+            f"{name} has several addresses in {IPv4Interface(held).network}; {address} is in another network"
+        )
     else:
         ipv6 = (one for one in socket.addresses if ":" in one)
         socket = replace(socket, addresses=(_other_network(plan, cable, wanted), *ipv6))

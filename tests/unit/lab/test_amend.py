@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import EventError
+from lab.life import check
+from lab.model.event import Exhaust, Rebind, Reboot
 from lab.model.topology import parse
 from lab.plan.amend import cable_of, core_port, launch_of, router_of, with_address, with_move
 from lab.plan.build import build
@@ -94,6 +96,31 @@ def test_an_address_that_goes_and_comes_back_leaves_no_trace(network: int, host:
 def test_an_address_that_cannot_be_is_refused(address: str, complaint: str) -> None:
     with pytest.raises(EventError, match=complaint):
         with_address(plan_of(TWO_HOMES), "home-a", address)
+
+
+def test_one_of_several_addresses_changes_within_their_network_only() -> None:
+    pool = 'nat = { mapping = "endpoint", filtering = "address", ports = "random", public-addresses = 3 }'
+    plan = plan_of(TWO_HOMES.replace('nat = "home"', pool))
+    after = with_address(plan, "home-a", "11.0.1.77")
+    assert router_of(after, "home-a").publics == ("11.0.1.77", "11.0.1.3", "11.0.1.4")
+    assert cable_of(after, "home-a").b.addresses[:2] == ("11.0.1.77/24", "11.0.1.3/24")
+    with pytest.raises(EventError, match=r"11\.0\.1\.3 is home-a's"):
+        with_address(plan, "home-a", "11.0.1.3")
+    with pytest.raises(EventError, match=r"several addresses in 11\.0\.1\.0/24"):
+        with_address(plan, "home-a", "11.0.9.2")
+
+
+def test_a_one_to_one_nat_takes_no_guests_and_draws_no_ports() -> None:
+    one_to_one = 'nat = { mapping = "endpoint", filtering = "address", ports = "preserving", one-to-one = true }'
+    plan = plan_of(TWO_HOMES.replace('nat = "symmetric-random"', one_to_one))
+    with pytest.raises(EventError, match="none for a guest"):
+        with_move(plan, "alice", "home-b")
+    for target, event in (("home-b", Exhaust()), ("home-b", Rebind()), ("home-b", Reboot(other_ports=True))):
+        with pytest.raises(EventError, match="allocates no ports"):
+            check(plan, target, event)
+    with pytest.raises(EventError, match="bob has a public address at home-b"):
+        check(plan, "bob", Rebind())
+    check(plan, "home-b", Reboot())
 
 
 def test_a_router_behind_another_stays_on_its_lan() -> None:
