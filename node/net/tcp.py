@@ -190,10 +190,14 @@ class TcpConnection(asyncio.BufferedProtocol):
         await self._until_writable()
 
     async def close_write(self) -> None:
-        """Send FIN after what is queued."""
-        if not self._transport.is_closing() and not self._finished:
-            self._finished = True
+        """Send FIN after what is queued; raises ConnectionClosed where the peer has reset the connection meanwhile."""
+        if self._transport.is_closing() or self._finished:
+            return
+        self._finished = True
+        try:
             self._transport.write_eof()
+        except OSError as error:
+            raise ConnectionClosed(f"connection to {self.remote} was lost: {error.strerror}") from error
 
     async def close(self) -> None:
         """Send what is queued and a FIN, and close once the peer has ended too, after LINGER at the latest.
@@ -205,8 +209,9 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             if not self._transport.is_closing():
                 self._transport.resume_reading()
-                await self.close_write()
-                await asyncio.wait({self._ended}, timeout=LINGER)
+                with contextlib.suppress(ConnectionClosed):  # there is nobody left to take leave of
+                    await self.close_write()
+                    await asyncio.wait({self._ended}, timeout=LINGER)
         finally:
             self._transport.abort()
         await asyncio.wait({self._lost})
