@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import TopologyError
-from lab.model.nat import Filtering, Mapping, Nat, Ports
+from lab.model.grid import grid
+from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
 from lab.model.presets import PRESETS
 from lab.model.topology import INTERNET, MAX_FILE, Topology, load, parse
-from lab.model.writing import nat_to_toml
+from lab.model.writing import nat_to_toml, nat_words
 
 LIBRARY = Path(__file__).resolve().parents[3] / "topologies"
 
@@ -60,7 +61,11 @@ def test_a_topology_is_what_its_file_says() -> None:
     assert (topology.name, topology.summary, topology.text) == ("two-homes", "Two homes.", TWO_HOMES)
     assert topology.nat_of("alice") == PRESETS["home"].nat
     assert topology.nat_of("bob") == Nat(
-        Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT, Ports.RANDOM, hairpin=True, udp_timeout=60.0
+        Mapping.ENDPOINT_INDEPENDENT,
+        Filtering.ADDRESS_DEPENDENT,
+        Ports.RANDOM,
+        Hairpinning.EXTERNAL_SOURCE,
+        udp_timeout=60.0,
     )
     assert topology.nat_of("relay") is None
     assert [(peer.name, peer.at, peer.role) for peer in topology.peers] == [
@@ -91,11 +96,11 @@ def test_any_toml_for_the_same_tables_is_the_same_network(text: str) -> None:
     assert topology.nat_of("bob") == PRESETS["home"].nat
 
 
-@pytest.mark.parametrize("values", list(itertools.product(Mapping, Filtering, Ports, (False, True))))
-def test_every_nat_reads_back_from_its_table(values: tuple[Mapping, Filtering, Ports, bool]) -> None:
-    nat = Nat(*values, udp_timeout=5.0, tcp_timeout=3601.0)
-    text = BASE.replace('"home"', nat_to_toml(nat))
-    assert parse(text, "t.toml").nat_of("bob") == nat
+@pytest.mark.parametrize("nat", grid(), ids=nat_words)
+def test_every_nat_reads_back_from_its_table(nat: Nat) -> None:
+    for lifetimes in (nat, replace(nat, udp_timeout=5.0, tcp_timeout=3601.0), replace(nat, udp_timeout=99.0)):
+        text = BASE.replace('"home"', nat_to_toml(lifetimes))
+        assert parse(text, "t.toml").nat_of("bob") == lifetimes
 
 
 @pytest.mark.parametrize(
@@ -151,12 +156,73 @@ def test_every_nat_reads_back_from_its_table(values: tuple[Mapping, Filtering, P
         (
             7,
             '[router.h]\nnat = { mapping = "endpoint", filtering = "address", ports = "parity" }',
-            ["nat.ports = 'parity'", "no rules", "allowed: preserving, sequential, random"],
+            [
+                "nat.ports = 'parity'",
+                "no rules",
+                "allowed: preserving, preserving-then-sequential, sequential, random, hashed, block",
+            ],
         ),
         (
             7,
             '[router.h]\nnat = { mapping = "endpoint", filtering = "address", hairpin = "yes" }',
-            ["nat.hairpin = 'yes'", "true or false"],
+            ["nat.hairpin", "true or false, or one of none, internal-source, external-source"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "endpoint", filtering = "address", pooling = "arbitrary" }',
+            ["nat.pooling", "nothing arbitrary about one public address"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "endpoint", filtering = "address", ports = "block", '
+            'public-addresses = 2, pooling = "arbitrary" }',
+            ["nat.pooling", "block is on one address"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "endpoint", filtering = "address", public-addresses = 9 }',
+            ["nat.public-addresses = 9", "allowed: 1 to 8"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "endpoint", filtering = "address", block-size = 128 }',
+            ["nat.block-size = 128", 'only ports = "block"'],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "endpoint", filtering = "address", ports = "block", block-size = 63 }',
+            ["nat.block-size = 63", "allowed: 64 to 4096"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "endpoint", filtering = "address", udp-timeout = "20s", '
+            'udp-new-timeout = "30s" }',
+            ["nat.udp-new-timeout = '30s'", "must not be longer than udp-timeout, 20s"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "endpoint", filtering = "address", tcp-transitory-timeout = "3h" }',
+            ["nat.tcp-transitory-timeout", "tcp-timeout, 2h4m"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "address", filtering = "address", one-to-one = true }',
+            ["nat.mapping = 'address'", "one mapping for all destinations"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { filtering = "address", ports = "random", one-to-one = true }',
+            ["nat.ports = 'random'", "keeps the one it has"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { filtering = "endpoint", unsolicited = "reset", one-to-one = true }',
+            ["nat.unsolicited = 'reset'", "answer for themselves"],
+        ),
+        (
+            7,
+            '[router.h]\nnat = { mapping = "endpoint", filtering = "address", unsolicited = "tarpit" }',
+            ["nat.unsolicited = 'tarpit'", "allowed: drop, reset, icmp"],
         ),
         (
             10,
