@@ -29,7 +29,7 @@ Address = tuple[str, int]
 "An IPv4 address as text, and a port or the identifier of an ICMP query."
 
 BLOCK_SHARE: Final = 5
-"Ports of one host that have to lie close together to be a block: by chance they do once in 10 000 times."
+"Ports of one host that have to lie close together to be a block; and again, or chance would do it once in 10 000."
 SAME_AGAIN: Final = 0.75
 "Share of the ports that a hash gives anew: the others met one that had an owner."
 
@@ -236,7 +236,7 @@ def classify_ports(
     steps = _steps([port for _, port in externals])
     if max(steps.count(step) for step in steps) > len(steps) // 2 or kept > len(allocated) // 2:
         return None
-    if _in_blocks(allocated):
+    if _in_blocks((*allocated, *again)):
         return Ports.BLOCK
     return Ports.HASHED if _same_again(allocated, again) else Ports.RANDOM
 

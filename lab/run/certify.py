@@ -10,7 +10,7 @@ no state of the router. UDP and TCP are probed at once:
        the third ⇄ the fourth by external ports          hairpinning, from both sides
        controls on every one of these ways               whatever has not arrived by now is not coming
     3  the traps, if asked for (`lab.run.measure`)
-    4  if ports look random: the router forgets, the same endpoints → A:p      random, or a hash
+    4  if ports look random: the router forgets, the same endpoints → A:p      random, a hash, a block
 
 ICMP queries have the first step and the last. Then the router forgets everything: a run starts with a fresh NAT. What
 cannot be measured is a difference like any other, so that one broken NAT spoils its own cells and not the matrix.
@@ -56,8 +56,8 @@ SEED: Final = 1
 "Of the networks that are built only to be measured."
 
 
-_UNSURE: Final = (Ports.RANDOM, Ports.HASHED)
-"allocations that only differ once the NAT has forgotten them"
+_UNSURE: Final = (Ports.RANDOM, Ports.HASHED, Ports.BLOCK)
+"allocations that only differ for certain once the NAT has forgotten them"
 
 
 @dataclass(frozen=True, slots=True)

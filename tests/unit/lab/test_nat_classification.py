@@ -139,6 +139,11 @@ def test_a_hash_gives_the_same_ports_again_but_for_a_collision() -> None:
     assert classify_ports(allocated(ANY), (), allocated(tuple(reversed(ANY)))) is Ports.RANDOM
 
 
+def test_ports_that_lie_together_by_chance_do_not_do_so_again() -> None:
+    assert classify_ports(allocated(IN_BLOCKS), (), allocated(IN_BLOCKS)) is Ports.BLOCK
+    assert classify_ports(allocated(IN_BLOCKS), (), allocated(ANY)) is Ports.RANDOM
+
+
 def test_pooling_is_paired_while_every_host_keeps_to_one_address() -> None:
     one, two = (WAN, 1), ("11.0.1.3", 2)
     assert classify_pooling([Allocation(0, 1, one), Allocation(1, 1, two)]) is Pooling.PAIRED
@@ -209,7 +214,7 @@ def ideal(nat: Nat) -> Observed:
         allocated=allocated(externals),
         hairpins=(((WAN, 5000), source[hairpin]),) if hairpin in source else (),
         conflicts=tuple(Allocation(1, i, (WAN, port)) for i, port in zip(INNER, taken, strict=False)),
-        again=allocated(externals if nat.ports is Ports.HASHED else tuple(reversed(externals))),
+        again=allocated(tuple(reversed(externals)) if nat.ports is Ports.RANDOM else externals),
         stray=refusal,
     )
 
