@@ -156,9 +156,7 @@ def lasting_lab(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as lab:
         assert lab.stdout is not None
         try:
-            for line in lab.stdout:
-                if "Ctrl-C" in line:
-                    break
+            assert any("Ctrl-C" in line for line in lab.stdout), "it ended before all was up; its stderr says why"
             yield lab
         finally:
             lab.kill()
