@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -299,11 +300,15 @@ def test_a_command_under_way_at_the_end_is_answered() -> None:
 
 def test_nobody_reading_ends_the_node() -> None:
     async def main() -> None:
-        async with start() as peer:
-            await peer.event("ready")
-            peer.process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
-            peer.write(b'{"id":1,"do":"info"}\n')
-            assert await peer.process.wait() == 0
+        inlet, outlet = os.pipe()
+        command = (sys.executable, "-m", "node", "--listen", "/ip4/127.0.0.1/tcp/0")
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=outlet, cwd=ROOT)
+        os.close(outlet)
+        with os.fdopen(inlet, "rb") as answers:
+            assert b'"ready"' in await asyncio.to_thread(answers.readline)
+        assert process.stdin is not None
+        process.stdin.write(b'{"id":1,"do":"info"}\n')
+        assert await process.wait() == 0
 
     run(main)
 
