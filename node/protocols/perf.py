@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 
 from node.errors import DeadlineExceeded, RemoteProtocolError
 from node.net.stream import read_exactly
+from node.wire.noise import MAX_PLAINTEXT
+from node.wire.yamux_frames import HEADER
 
 if TYPE_CHECKING:
     from node.net.connection import Connection, Stream
     from node.protocols.api import HostApi
 
 PROTOCOL = "/perf/1.0.0"
-BLOCK = 262144
-"""Bytes of one write or read: the muxer cuts it into frames of its own size."""
+BLOCK = 4 * (MAX_PLAINTEXT - HEADER.size)
+"""Bytes of one write or read: four frames that each fill a Noise message, and no small one behind them."""
 SERVE_TIMEOUT = 600.0
 """Seconds one measurement may take on the serving side."""
 _WANTED = struct.Struct(">Q")
