@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 
+from node import logs
 from node.config import parse
 from node.control import run
 from node.errors import ConfigError
@@ -18,12 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run a node and return its exit status."""
     try:
         config = parse(arguments)
-        logging.basicConfig(
-            level=config.log_level.upper(),
-            format=f"%(asctime)s.%(msecs)03d {config.name} %(levelname)s %(name)s: %(message)s",
-            datefmt="%H:%M:%S",
-            stream=sys.stderr,
-        )
+        logs.begin(sys.stderr, name=config.name, level=config.log_level, form=config.log_format)
         asyncio.run(run(config.host))
     except ConfigError as error:
         sys.stderr.write(f"python -m node: {error}\n")

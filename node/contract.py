@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,23 +28,37 @@ from node.errors import (
     StreamReset,
 )
 from node.events import (
+    Bootstrapped,
     Circuit,
     Complaint,
     Connected,
+    DialledBack,
     Disconnected,
+    Discovered,
     Identified,
+    LatencyCrossed,
     Listening,
+    NatLearnt,
     Observed,
+    PortMapped,
+    PortMappingLost,
+    Prediction,
     PunchStage,
+    ReachabilityChanged,
     ReservationLost,
     Reserved,
     StreamOpened,
 )
+from node.logic.limits import NO_BOUND
+from node.logic.resources import Kind
 from node.names.multiaddr import Multiaddr
 from node.names.peerid import PeerId
+from node.wire.stun import Endpoint
 
 if TYPE_CHECKING:
     from node.events import Event
+    from node.logic.nat import NatKind
+    from node.logic.resources import Scope
     from node.net.connection import Connection
 
 MAX_LINE = 1 << 20
@@ -86,14 +100,17 @@ class Request:
 
     def addr(self, name: str) -> Multiaddr:
         """An argument that is a multiaddr with a peer at its end."""
-        text = self._text(name)
-        try:
-            addr = Multiaddr(text)
-        except DecodeError as error:
-            raise BadArgument(f"`{name}`: {error}") from error
+        addr = self._multiaddr(name)
         if addr.peer_id is None:
-            raise BadArgument(f"`{name}`: {text} does not end in /p2p/<peer id>")
+            raise BadArgument(f"`{name}`: {addr} does not end in /p2p/<peer id>")
         return addr
+
+    def udp(self, name: str) -> Endpoint:
+        """An argument that is `/ip4|ip6/…/udp/…`."""
+        addr = self._multiaddr(name)
+        if addr.ip is None or not addr.port or addr.names[1:] != ("udp",):
+            raise BadArgument(f"`{name}`: {addr} is not /ip4|ip6/…/udp/… with a port")
+        return Endpoint(addr.ip, addr.port)
 
     def peer(self, name: str) -> PeerId:
         """An argument that is a peer id."""
@@ -115,6 +132,29 @@ class Request:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
             raise BadArgument(f"`{name}` must be a number of bytes from 0 to {most}, not {reprlib.repr(value)}")
         return value
+
+    def number(self, name: str, allowed: Sequence[int], default: int) -> int:
+        """An argument that is one of a few numbers, and may be left out."""
+        value = self.arguments.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
+            raise BadArgument(f"`{name}` must be one of {', '.join(map(str, allowed))}, not {reprlib.repr(value)}")
+        return value
+
+    def addrs(self, name: str, most: int) -> list[Multiaddr]:
+        """An argument that is a list of multiaddrs, and may be left out."""
+        value = self.arguments.get(name, [])
+        if not isinstance(value, list) or len(value) > most or not all(isinstance(item, str) for item in value):
+            raise BadArgument(f"`{name}` must be a list of at most {most} addresses, not {reprlib.repr(value)}")
+        try:
+            return [Multiaddr(item) for item in value]
+        except DecodeError as error:
+            raise BadArgument(f"`{name}`: {error}") from error
+
+    def _multiaddr(self, name: str) -> Multiaddr:
+        try:
+            return Multiaddr(self._text(name))
+        except DecodeError as error:
+            raise BadArgument(f"`{name}`: {error}") from error
 
     def _text(self, name: str) -> str:
         value = self.arguments.get(name)
@@ -196,6 +236,18 @@ def connection_fields(connection: Connection) -> Fields:
     }
 
 
+def nat_fields(kind: NatKind) -> Fields:
+    """What `nat` tells, as command and as event."""
+    external = None if kind.external is None else str(kind.external)
+    return {
+        "kind": kind.name,
+        "mapping": kind.mapping.value,
+        "filtering": kind.filtering.value,
+        "ports": kind.ports.value,
+        "external": external,
+    }
+
+
 def event_line(name: str, at: float, fields: Fields) -> Fields:
     """One event; fields that are None are left out."""
     return {"event": name, "at": at, **{key: value for key, value in fields.items() if value is not None}}
@@ -230,11 +282,32 @@ def event_fields(event: Event, own: PeerId) -> tuple[str, Fields] | None:
             return "reservation-lost", {"relay": str(relay), "why": why}
         case PunchStage():
             return "punch", _punch(event)
+        case Prediction():
+            return "predict", _prediction(event)
         case Circuit():
             return "circuit", _circuit(event)
+        case ReachabilityChanged(reachability, addrs):
+            verdicts = {str(addr): verdict.value for addr, verdict in addrs}
+            return "reachability", {"reachability": reachability.value, "addrs": verdicts}
+        case NatLearnt(kind):
+            return "nat", nat_fields(kind)
+        case DialledBack(peer, addr, reachable, paid):
+            return "dialled-back", {"peer": str(peer), "addr": str(addr), "reachable": reachable, "paid": paid}
         case StreamOpened(protocol, peer, path, direction):
             fields = {"protocol": protocol, "peer": str(peer), "path": path.value, "direction": direction.value}
             return "stream", fields
+        case Discovered(peer, addrs, by):
+            return "discovered", {"peer": str(peer), "addrs": full(addrs, peer), "by": by}
+        case PortMapped(addrs, transport, internal, by, lifetime, public):
+            where = {"addrs": full(addrs, own), "transport": transport, "internal": internal}
+            return "port-mapped", {**where, "by": by, "lifetime": lifetime, "public": public}
+        case PortMappingLost(addrs, transport, internal, why):
+            where = {"addrs": full(addrs, own), "transport": transport, "internal": internal}
+            return "port-mapping-lost", {**where, "why": why}
+        case Bootstrapped(peers, failures):
+            return "bootstrapped", {"peers": texts(peers), "failed": dict(failures)}
+        case LatencyCrossed(peer, rtt, slow):
+            return "latency", {"peer": str(peer), "rtt": rtt, "slow": slow}
         case Complaint(why):
             return "complaint", {"why": why}
         case _:
@@ -277,6 +350,22 @@ def _punch(event: PunchStage) -> Fields:
     }
 
 
+def _prediction(event: Prediction) -> Fields:
+    return {
+        "stage": event.stage.value,
+        "peer": str(event.peer),
+        "attempt": event.attempt,
+        "way": event.way,
+        "part": event.part,
+        "sockets": event.sockets,
+        "ports": event.ports,
+        "expected": event.expected,
+        "sent": event.sent,
+        "seconds": event.seconds,
+        "why": event.why,
+    }
+
+
 def _circuit(event: Circuit) -> Fields:
     return {
         "stage": event.stage.value,
@@ -285,4 +374,12 @@ def _circuit(event: Circuit) -> Fields:
         "bytes_up": event.bytes_up,
         "bytes_down": event.bytes_down,
         "why": event.why,
+    }
+
+
+def scope_fields(scope: Scope) -> Fields:
+    """What one scope of the resource manager holds, and of how much; what it has no limit for is left out."""
+    held = {kind.name.lower().replace("_", "-"): [scope.used[kind], scope.bounds[kind]] for kind in Kind}
+    return {"scope": scope.kind, "name": scope.name} | {
+        kind: values for kind, values in held.items() if values[1] != NO_BOUND
     }

@@ -11,6 +11,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from node.logic.autonat import Reachability
+    from node.logic.nat import NatKind
     from node.names.multiaddr import Multiaddr
     from node.names.peerid import PeerId
 
@@ -34,6 +36,7 @@ class PunchStep(Enum):
 
     STARTED = "started"
     DIRECT_DIAL = "direct-dial"
+    UNSERVED = "unserved"
     CONNECT_SENT = "connect-sent"
     CONNECT_RECEIVED = "connect-received"
     SYNC_SENT = "sync-sent"
@@ -42,6 +45,16 @@ class PunchStep(Enum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     GAVE_UP = "gave-up"
+
+
+class PredictionStep(Enum):
+    """The steps of one attempt to predict ports, as either side sees them."""
+
+    STARTED = "started"
+    SKIPPED = "skipped"
+    WRITING = "writing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
 
 
 class CircuitStep(Enum):
@@ -148,6 +161,30 @@ class PunchStage:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """One step of a port prediction with a peer; what belongs to a later step is None before."""
+
+    stage: PredictionStep
+    peer: PeerId
+    attempt: int
+    way: str | None = None
+    """predicted or spray."""
+    part: str | None = None
+    """fan or sweep."""
+    sockets: int | None = None
+    """Of the fan."""
+    ports: int | None = None
+    """Of the sweep."""
+    expected: float | None = None
+    """The chance of a hit, where it can be told."""
+    sent: int | None = None
+    """Datagrams of ours."""
+    seconds: float | None = None
+    """Since the start, measuring included."""
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Circuit:
     """Our relay opened or closed a circuit; bytes count what was spliced from source to target (up) and back."""
 
@@ -160,6 +197,31 @@ class Circuit:
 
 
 @dataclass(frozen=True, slots=True)
+class ReachabilityChanged:
+    """What is known of whether strangers can dial us has changed: as a whole, and address by address."""
+
+    reachability: Reachability
+    addrs: tuple[tuple[Multiaddr, Reachability], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NatLearnt:
+    """A STUN server's answers tell something else of the NAT in front of us than before."""
+
+    kind: NatKind
+
+
+@dataclass(frozen=True, slots=True)
+class DialledBack:
+    """Our AutoNAT server has dialled one of a peer's addresses for it; `paid`: for dial data, as the IP was another."""
+
+    peer: PeerId
+    addr: Multiaddr
+    reachable: bool
+    paid: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StreamOpened:
     """A stream has its protocol, chosen by us (outbound) or served by us (inbound)."""
 
@@ -167,6 +229,57 @@ class StreamOpened:
     peer: PeerId
     path: Path
     direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """A peer was heard of, or heard of with other addresses than before; `by`: what told us, `mdns`."""
+
+    peer: PeerId
+    addrs: tuple[Multiaddr, ...]
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapped:
+    """The router opened a port: `addrs` is where the internet has our listeners at our port `internal`."""
+
+    addrs: tuple[Multiaddr, ...]
+    transport: str
+    internal: int
+    by: str
+    """pcp, nat-pmp or upnp."""
+    lifetime: float
+    """Seconds until it has to be renewed."""
+    public: bool
+    """Whether the outer address is: otherwise the router is behind another, and the address is not advertised."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortMappingLost:
+    """The router no longer has the port open, strangers do not get in by it, or we no longer want it."""
+
+    addrs: tuple[Multiaddr, ...]
+    transport: str
+    internal: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrapped:
+    """All entries of the bootstrap list that were due have been tried: whom they led to, and which failed and why."""
+
+    peers: tuple[PeerId, ...]
+    failures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyCrossed:
+    """The round trip to a peer, in seconds and on average, has become longer than the threshold, or shorter again."""
+
+    peer: PeerId
+    rtt: float
+    slow: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +300,16 @@ Event = (
     | Reserved
     | ReservationLost
     | PunchStage
+    | Prediction
     | Circuit
+    | ReachabilityChanged
+    | NatLearnt
+    | DialledBack
     | StreamOpened
+    | Discovered
+    | Bootstrapped
+    | PortMapped
+    | PortMappingLost
+    | LatencyCrossed
     | Complaint
 )

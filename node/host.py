@@ -10,10 +10,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from node.connmgr import ConnectionManager
 from node.errors import ConnectionClosed, DecodeError
 from node.events import (
     AddressesChanged,
@@ -21,6 +22,7 @@ from node.events import (
     Direction,
     Disconnected,
     Event,
+    LatencyCrossed,
     Listening,
     Observed,
     Path,
@@ -28,24 +30,46 @@ from node.events import (
     StreamOpened,
 )
 from node.logic.addressbook import AddressBook, Ttl
-from node.logic.addresses import Gater, of_interfaces, unique
-from node.logic.observed import ObservedAddresses
+from node.logic.addresses import of_interfaces, unique
+from node.logic.gating import Authorisation, Gater
+from node.logic.liveness import SILENCE
+from node.logic.observed import Mapping, ObservedAddresses
+from node.logic.protection import DEFAULT, Security
+from node.logic.resources import Resources
+from node.logic.traffic import Latencies, Rates
+from node.logic.trimming import Watermarks
+from node.metrics import Metrics
 from node.names.keys import PrivateKey
 from node.names.multiaddr import Multiaddr
 from node.names.peerid import PeerId
+from node.net import machine
 from node.net.connection import Connection, Stream
 from node.net.handlers import Handler, Handlers
 from node.net.interfaces import interface_ips
+from node.net.resolve import Resolver
 from node.net.swarm import Swarm, Unsubscribe
+from node.net.upgrade import UpgradeConfig
+from node.net.web_tls import WebConfig
 from node.protocols.echo import Echo
 from node.protocols.identify import Identify
+from node.protocols.keeper import Keeper
+from node.protocols.liveness import Liveness
 from node.protocols.perf import Perf
 from node.protocols.ping import Ping
+from node.wire.yamux import PROTOCOL as YAMUX
 
 if TYPE_CHECKING:
+    import pathlib
+
+    from node.logic.gating import Authorise
+    from node.logic.limits import Limits
+    from node.net.peerstore import Peerstore
+    from node.oneself import Oneself
     from node.protocols.dcutr import Dcutr
+    from node.protocols.portmap import PortMapper
     from node.protocols.relay_client import RelayClient
     from node.protocols.relay_server import RelayServer
+    from node.wire.stun import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +103,75 @@ class HostConfig:
     punch_attempts: int = 3
     punch_timeout: float = 5.0
     """Seconds one punch may take."""
+    predict_ports: str = "off"
+    """`sequential`: foretell ports of symmetric NATs; `spray`: and write to many at random; `off`."""
+    punch_private: bool = False
+    """Punch to private addresses too: for networks that have no others."""
+    bootstrap: tuple[Multiaddr, ...] = ()
+    """Peers to connect to at first, `/…/p2p/<peer>` or `/dnsaddr/<name>`."""
+    bootstrap_floor: int = 4
+    """Peers connected below which they, and those of `state` that proved stable, are connected to again; 0: never."""
+    port_mapping: bool = False
+    """Have the router open the ports of the listeners."""
+    port_mapping_check: float = 60.0
+    """Seconds between two looks at the leases."""
+    mdns: bool = False
+    """Discover peers on the local network, and be discovered."""
+    mdns_dial: bool = True
+    """Connect to the peers discovered."""
+    watermarks: Watermarks = field(default_factory=Watermarks)
+    """How many connections are too many, and how many of them go then."""
+    liveness: float = SILENCE
+    """Seconds of silence after which a peer that is protected, or keeps a slot for us, is asked for a sign of life."""
+    metrics_listen: Endpoint | None = None
+    """IP address and port at which the metrics are served by HTTP."""
+    rates: Rates = field(default_factory=Rates)
+    """How fast bytes may pass."""
+    latency_threshold: float | None = None
+    """Seconds of round trip from which a peer is slow, which events tell."""
+    limits: Limits | None = None
+    """Who may take how much; None: as go does, by what the machine has."""
+    state: pathlib.Path | None = None
+    """A folder in which what is known of other peers is kept; None: it is forgotten."""
     deny: tuple[str, ...] = ()
-    """CIDRs that are neither dialled nor accepted."""
+    """Addresses and peers that are neither dialled nor accepted, as rules of `node.logic.gating`."""
     allow: tuple[str, ...] = ()
-    """CIDRs that are exempt from `deny`."""
+    """What is exempt from `deny`."""
+    authorised: tuple[str, ...] = ()
+    """Who may open which protocol, `/protocol=peer,peer`; what is not named is open to everybody."""
+    authorise: Authorise | None = None
+    """Asked besides, for each stream that a peer opens."""
+    security: tuple[Security, ...] = DEFAULT
+    """How connections are secured, best first; of one state of protection."""
+    muxers: tuple[str, ...] = (YAMUX,)
+    psk: bytes | None = field(default=None, repr=False)
+    """The key of a private network, 32 bytes."""
+    web: WebConfig = field(default_factory=WebConfig)
+    """The certificates of secure WebSockets."""
+    reachability: str = "off"
+    """`auto`: ask AutoNAT servers; `public`, `private`: as somebody knows it to be; `off`: nobody asks or is told."""
+    autonat_server: bool = False
+    autonat_private: bool = False
+    """AutoNAT tests private addresses too, as client and server: for networks that have no others."""
+    autonat_dial_timeout: float = 5.0
+    """Seconds that our AutoNAT server tries to dial a peer's address."""
+    stun: tuple[Endpoint, ...] = ()
+    """STUN servers to learn our NAT's kind from."""
+    stun_listen: tuple[Endpoint, ...] = ()
+    """Where to serve STUN: one endpoint, or two that differ in address and port."""
+    relays: tuple[Multiaddr, ...] = ()
+    """Relays, ending in their peer id, to keep slots at before those that we happen to be connected to."""
+
+    @property
+    def upgrade(self) -> UpgradeConfig:
+        """How connections are secured and muxed."""
+        return UpgradeConfig(security=self.security, muxers=self.muxers, psk=self.psk)
+
+    @property
+    def looks_at_itself(self) -> bool:
+        """Whether anything is wanted of `node.oneself`."""
+        asked = (self.reachability != "off", self.autonat_server, self.stun, self.stun_listen, self.relays)
+        return any(asked)
 
 
 class Host:
@@ -91,11 +180,24 @@ class Host:
     def __init__(self, config: HostConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
         self._key = config.key or PrivateKey.generate()
-        self._handlers = Handlers()
+        self._handlers = Handlers(Authorisation(config.authorised, config.authorise).allows)
         gater = Gater(config.deny, config.allow)
-        self._swarm = Swarm(self._key, self._handlers, gater=gater, on_stream=self._stream_opened, clock=clock)
+        self._resolver = Resolver()
+        self._swarm = Swarm(
+            self._key,
+            self._handlers,
+            gater=gater,
+            resolver=self._resolver,
+            upgrade_config=config.upgrade,
+            web=config.web,
+            rates=config.rates,
+            resources=Resources(config.limits or machine.limits()),
+            on_stream=self._stream_opened,
+            clock=clock,
+        )
         self._addressbook = AddressBook()
         self._observed = ObservedAddresses()
+        self.latencies = Latencies(config.latency_threshold)
         self._advertised: dict[Multiaddr, None] = {}
         self._last_addrs: list[Multiaddr] = []
         self._subscribers: list[Callable[[Event], None]] = []
@@ -104,9 +206,18 @@ class Host:
         self.ping = Ping(self)
         self.echo = Echo(self)
         self.perf = Perf(self)
+        self.connection_manager = ConnectionManager(self, config.watermarks)
+        self.liveness = Liveness(
+            self, self.connection_manager.trimmer.is_protected, self.identify.again, config.liveness
+        )
+        self.keeper = Keeper(self, self.liveness, self.connection_manager.is_wanted)
+        self.metrics = Metrics(self, config.metrics_listen)
+        self.peerstore: Peerstore | None = None
         self.relay_client: RelayClient | None = None
         self.relay_server: RelayServer | None = None
         self.dcutr: Dcutr | None = None
+        self.port_mapper: PortMapper | None = None
+        self.oneself: Oneself | None = None
         self._exit = contextlib.AsyncExitStack()
         self._closing = False
 
@@ -132,7 +243,21 @@ class Host:
 
     def _build_services(self) -> list[Service]:
         """The protocols, those of the flags imported only when wanted: start-up is short by what is not loaded."""
-        services: list[Service] = [self.identify, self.ping, self.echo, self.perf]
+        services: list[Service] = [
+            self.metrics,
+            self.connection_manager,
+            self.liveness,
+            self.keeper,
+            self.identify,
+            self.ping,
+            self.echo,
+            self.perf,
+        ]
+        if self.config.state is not None:
+            from node.net.peerstore import Peerstore
+
+            self.peerstore = Peerstore(self.config.state, self._addressbook, self.now)
+            services.insert(0, self.peerstore)
         if self.config.relay_server:
             from node.protocols.relay_server import RelayServer
 
@@ -147,8 +272,34 @@ class Host:
             from node.logic.dcutr import PunchPolicy
             from node.protocols.dcutr import Dcutr
 
-            self.dcutr = Dcutr(self, PunchPolicy(self.config.punch_attempts, punch=self.config.punch_timeout))
+            asked = self.config
+            policy = PunchPolicy(asked.punch_attempts, punch=asked.punch_timeout, allow_private=asked.punch_private)
+            self.dcutr = Dcutr(self, policy)
             services.append(self.dcutr)
+        predicts = self.config.predict_ports != "off"
+        if self.config.looks_at_itself or predicts:
+            from node.oneself import Oneself
+
+            self.oneself = Oneself(self, self.config)
+            services.append(self.oneself)
+        if predicts:
+            from node.predicting import Predicting
+
+            services.append(Predicting(self, self.config))
+        if self.config.bootstrap and self.config.bootstrap_floor:
+            from node.protocols.bootstrap import Bootstrapper, nobody
+
+            memory = nobody if self.peerstore is None else self.peerstore.stable
+            services.append(Bootstrapper(self, self.config.bootstrap, memory, floor=self.config.bootstrap_floor))
+        if self.config.port_mapping:
+            from node.protocols.portmap import PortMapper
+
+            self.port_mapper = PortMapper(self, check=self.config.port_mapping_check)
+            services.append(self.port_mapper)
+        if self.config.mdns:
+            from node.protocols.mdns import Mdns
+
+            services.append(Mdns(self, dial=self.config.mdns_dial))
         return services
 
     # ── who we are ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,6 +318,11 @@ class Host:
     def swarm(self) -> Swarm:
         """All connections."""
         return self._swarm
+
+    @property
+    def resolver(self) -> Resolver:
+        """What turns names in addresses into addresses."""
+        return self._resolver
 
     @property
     def addressbook(self) -> AddressBook:
@@ -248,6 +404,12 @@ class Host:
         """Our addresses as at least one directly connected peer saw them, most often seen first."""
         return self._observed.addrs(_ONE_OBSERVER)
 
+    def observed_mapping(self, carrier: str) -> Mapping:
+        """What observers say of the NAT in front of our listeners, `carrier` being `tcp` or `udp`."""
+        locals_ = [addr for addr in self.listen_addrs() if carrier in addr]
+        known = (self._observed.mapping(addr) for addr in locals_)
+        return next((each for each in known if each is not Mapping.UNKNOWN), Mapping.UNKNOWN)
+
     def observe(self, connection: Connection, observed: Multiaddr) -> None:
         """Take note of our address as the peer of a direct connection sees it."""
         observer = connection.remote.ip
@@ -257,6 +419,12 @@ class Host:
         if self._observed.record(connection, observer=observer, local=local, observed=observed, listening=listening):
             self.emit(Observed(observed, connection.peer))
             self._addresses_may_have_changed()
+
+    def measured(self, peer: PeerId, rtt: float) -> None:
+        """Take note of a round trip to a peer, in seconds."""
+        slow = self.latencies.record(peer, rtt)
+        if slow is not None:
+            self.emit(LatencyCrossed(peer, self.latencies.of(peer) or rtt, slow))
 
     def add_advertised(self, addr: Multiaddr) -> None:
         """Advertise `addr` in addition; beyond the bound it is left out."""
@@ -292,8 +460,12 @@ class Host:
         return lambda: self._subscribers.remove(callback)
 
     def _connected(self, connection: Connection) -> None:
-        if connection.direction is Direction.OUTBOUND and connection.path is Path.DIRECT:
-            self._addressbook.connected(connection.peer, connection.remote)
+        if connection.path is Path.DIRECT:
+            dialled = connection.remote if connection.direction is Direction.OUTBOUND else None
+            if dialled is not None:
+                self._addressbook.connected(connection.peer, dialled)
+            if self.peerstore is not None:
+                self.peerstore.connected(connection.peer, dialled)
         self.emit(
             Connected(
                 connection.peer,

@@ -9,8 +9,8 @@ newer is ignored (RFC 0003: `seq` only grows).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -31,9 +31,26 @@ class Ttl(Enum):
 
     CLAIMED = 120.0
     DISCONNECTED = 900.0
+    NEARBY = 4500.0
+    """Heard on the local network: as long as RFC 6762 §10 has such records live."""
     TOLD = 3600.0
     """By our user, or in a record that the peer signed."""
     CONNECTED = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """All that is known of one peer; when each address expires is in seconds of somebody's clock."""
+
+    expiry: Mapping[Multiaddr, float]
+    certified: frozenset[Multiaddr]
+    seq: int
+    protocols: frozenset[str]
+    agent: str
+
+    def shifted(self, seconds: float) -> Remembered:
+        """The same by a clock that is ahead by `seconds`."""
+        return replace(self, expiry={addr: expiry + seconds for addr, expiry in self.expiry.items()})
 
 
 @dataclass(slots=True)
@@ -52,6 +69,7 @@ class AddressBook:
         self._bound = peers
         self._addresses = addresses_per_peer
         self._peers: OrderedDict[PeerId, _Peer] = OrderedDict()
+        self._changed: dict[PeerId, None] = {}  # since `changes` was asked; at most as many as there are peers
 
     def add(self, peer: PeerId, addrs: Iterable[Multiaddr], ttl: Ttl, now: float) -> None:
         """Believe `addrs` for `ttl` from now, or longer where they are already believed longer."""
@@ -59,6 +77,28 @@ class AddressBook:
         for addr in addrs:
             known.expiry[addr] = max(known.expiry.get(addr, 0.0), now + ttl.value)
         self._trim(known)
+
+    def remember(self, peer: PeerId, remembered: Remembered) -> None:
+        """Take up what was known of a peer earlier; what is known by now holds where the two differ."""
+        known = self._touch(peer)
+        for addr, expiry in remembered.expiry.items():
+            known.expiry[addr] = max(known.expiry.get(addr, 0.0), expiry)
+        if remembered.seq > known.seq:
+            known.seq, known.certified = remembered.seq, set(remembered.certified)
+        known.protocols = known.protocols or remembered.protocols
+        known.agent = known.agent or remembered.agent
+        self._trim(known)
+
+    def changes(self, now: float) -> list[tuple[PeerId, Remembered]]:
+        """Return the peers of whom something was learnt since the last time; a connection counts as ending now."""
+        changed, self._changed = self._changed, {}
+        return [(peer, self._remembered(peer, now)) for peer in changed if peer in self._peers]
+
+    def _remembered(self, peer: PeerId, now: float) -> Remembered:
+        known = self._peers[peer]
+        ending = now + Ttl.DISCONNECTED.value
+        expiry = {addr: ending if at == Ttl.CONNECTED.value else at for addr, at in known.expiry.items() if at > now}
+        return Remembered(expiry, frozenset(known.certified), known.seq, known.protocols, known.agent)
 
     def consume_record(self, record: PeerRecord, now: float) -> bool:
         """Take a verified record's addresses instead of those of the one before; False when it is not newer."""
@@ -85,6 +125,7 @@ class AddressBook:
         for addr, expiry in known.expiry.items():
             if expiry == Ttl.CONNECTED.value:
                 known.expiry[addr] = now + Ttl.DISCONNECTED.value
+                self._changed[peer] = None
 
     def addrs(self, peer: PeerId, now: float) -> list[Multiaddr]:
         """Return the addresses still believed, those believed longest first."""
@@ -122,8 +163,10 @@ class AddressBook:
         if known is None:
             known = self._peers[peer] = _Peer()
             if len(self._peers) > self._bound:
-                self._peers.popitem(last=False)
+                forgotten, _ = self._peers.popitem(last=False)
+                self._changed.pop(forgotten, None)
         self._peers.move_to_end(peer)
+        self._changed[peer] = None
         return known
 
     def _trim(self, known: _Peer) -> None:

@@ -9,10 +9,10 @@ starts with is the relay's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
-from node.errors import ConfigError
+from node.logic.transports import kind_of
 
 if TYPE_CHECKING:
     from node.names.multiaddr import Multiaddr
@@ -70,15 +70,21 @@ def is_public(addr: Multiaddr) -> bool:
     return False
 
 
-def is_tcp(addr: Multiaddr) -> bool:
-    """Return whether `addr` is plain TCP to an IP address, apart from a trailing `/p2p`."""
-    names = [name for name, _ in addr]
-    return len(names) >= 2 and names[0] in ("ip4", "ip6") and names[1] == "tcp" and names[2:] in ([], ["p2p"])
+def has_hole(addr: Multiaddr) -> bool:
+    """Return whether the transport of `addr` is one that holes are punched for."""
+    kind = kind_of(addr)
+    return kind is not None and kind.punchable
 
 
 def is_punchable(addr: Multiaddr) -> bool:
-    """Return whether a hole can be punched to `addr`: public, TCP, not relayed."""
-    return is_tcp(addr) and is_public(addr)
+    """Return whether a hole can be punched to `addr`: public, of such a transport, not relayed."""
+    return has_hole(addr) and is_public(addr)
+
+
+def is_near(addr: Multiaddr) -> bool:
+    """Return whether `addr` is an IP address that no router of the internet brings us to: of our LAN, or of a VPN."""
+    ip = addr.ip
+    return ip is not None and not is_public_ip(ip) and not addr.is_relayed
 
 
 def of_interfaces(addr: Multiaddr, ips: Sequence[IPAddress]) -> list[Multiaddr]:
@@ -92,21 +98,22 @@ def of_interfaces(addr: Multiaddr, ips: Sequence[IPAddress]) -> list[Multiaddr]:
         return [addr]
     same_version = [ip for ip in ips if ip.version == wildcard.version and not ip.is_unspecified]
     outward = [ip for ip in same_version if not ip.is_loopback and not ip.is_link_local]
-    return [type(addr).tcp(ip, port) for ip in outward or same_version]
+    return [addr.with_ip(ip) for ip in outward or same_version]
 
 
 def source_for(addr: Multiaddr, listening: Sequence[Multiaddr]) -> Multiaddr | None:
     """Return the listen address whose port a dial of `addr` should leave from, None when none fits.
 
-    A NAT gives one mapping to one port: only a dial from the listen port shows others where the listener is. A
-    loopback listener cannot leave the host, and any other cannot stay within it but a wildcard.
+    A NAT gives one mapping to one port: only a dial from the listen port shows others where the listener is, and only
+    to a listener of the same transport. A loopback listener cannot leave the host, and any other cannot stay within it
+    but a wildcard.
     """
-    target = addr.ip
-    if target is None:
+    target, kind = addr.ip, kind_of(addr)
+    if target is None or kind is None:
         return None
     for candidate in listening:
         ip = candidate.ip
-        fits = ip is not None and ip.version == target.version and is_tcp(candidate)
+        fits = ip is not None and ip.version == target.version and kind_of(candidate) is kind
         if fits and ip is not None and (ip.is_unspecified or ip.is_loopback == target.is_loopback):
             return candidate
     return None
@@ -128,32 +135,3 @@ def plausible(addrs: Iterable[Multiaddr], remote: Multiaddr) -> list[Multiaddr]:
 def unique(addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
     """Return the addresses without repetitions, first come first."""
     return list(dict.fromkeys(addrs))
-
-
-class Gater:
-    """Which IP addresses we neither dial nor accept: the longest prefix that matches decides, none means allowed."""
-
-    def __init__(self, deny: Sequence[str] = (), allow: Sequence[str] = ()) -> None:
-        rules = [(_network(text), False) for text in deny] + [(_network(text), True) for text in allow]
-        self._rules = sorted(rules, key=lambda rule: (-rule[0].prefixlen, rule[1]))
-
-    def allows_ip(self, ip: IPAddress) -> bool:
-        """Return whether `ip` may be dialled or accepted; equal prefixes deny."""
-        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        for network, allowed in self._rules:
-            if ip.version == network.version and ip in network:
-                return allowed
-        return True
-
-    def allows(self, addr: Multiaddr) -> bool:
-        """Return whether the first hop of `addr` may be dialled or accepted; names are judged once resolved."""
-        ip = addr.ip
-        return ip is None or self.allows_ip(ip)
-
-
-def _network(text: str) -> IPNetwork:
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise ConfigError(f"not a network in CIDR notation: {text!r} ({error})") from error

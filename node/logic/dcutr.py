@@ -10,14 +10,17 @@ Spec: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md
     B ◄─ CONNECT(A's addresses) ── A          B stops it: rtt
     B ── SYNC ───────────────────► A          B waits rtt/2, A dials the moment it arrives; then both dial
     no hole ─► the whole exchange again on a new stream, three times at most; an exchange that breaks is not repeated
+    A's CONNECT has no address at all ─► the same a while later: nobody has told A yet what it looks like
+    A does not serve the protocol ─► B waits a while for A to say, by an identify push, that it does
 
 The machines hold no clock: a method reports what happened, with the time where it matters, and returns what to do
 next, to be done in order. An action of the kinds that take time is always the last of its list, and its outcome is
 reported by one of the methods named in its docstring.
 
-Facts: 97.6 % of the successes come at the first try (arXiv 2510.27500). Only public addresses are offered and tried, as
-in go; a list from a peer is a request to send packets to somebody, so it is cut to 20 addresses of IP versions that we
-use ourselves.
+Facts: 97.6 % of the successes come at the first try (arXiv 2510.27500). go serves the protocol only once it knows a
+public address of its own, for which it looks after 250 ms first and every 5 s at last. Only public addresses are
+offered and tried, as in go; a list from a peer is a request to send packets to somebody, so it is cut to 20 addresses
+of IP versions that we use ourselves.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from typing import TYPE_CHECKING
 
 from node.errors import LocalProtocolError, RemoteProtocolError
 from node.events import PunchStage, PunchStep
-from node.logic.addresses import is_punchable, is_tcp
+from node.logic.addresses import has_hole, is_punchable
+from node.logic.transports import Kind, kind_of
 from node.wire.dcutr import HolePunch, HolePunchType
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 
 ADDRESSES = 20
 """Addresses offered and tried at most."""
+REFUSALS = 4
+"""Streams refused, by a peer that had said that it serves the protocol, before we believe what it does."""
 EXCHANGES = 16
 """Exchanges answered on one relayed connection: a peer that wants more wants something else."""
 
@@ -56,13 +62,18 @@ class PunchPolicy:
     """For both sides' dialling after one exchange, handshakes included."""
     exchange: float = 60.0
     """For the messages of one exchange."""
+    patience: float = 10.0
+    """For a peer that does not serve the protocol to begin to: twice what go takes to notice that it can."""
+    pause: float = 1.0
+    """For a peer that knows no address of its own to learn of one: rust answers before its relay has identified it."""
     grace: float = 0.5
     """For which the relayed connection is kept after a success."""
     allow_private: bool = False
     """Offer and try private addresses too: for loopback and for networks without a public side."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.punch, self.exchange) <= 0 or min(self.direct_dial, self.grace) < 0:
+        needed, optional = (self.punch, self.exchange), (self.direct_dial, self.patience, self.pause, self.grace)
+        if self.attempts < 1 or min(needed) <= 0 or min(optional) < 0:
             raise ValueError(f"no punch can succeed with {self}")
 
 
@@ -76,7 +87,15 @@ class DialDirect:
 
 @dataclass(frozen=True, slots=True)
 class OpenStream:
-    """Open a stream over the relayed connection; outcome: `opened`, `broken`, or `found` if no longer needed."""
+    """Open a stream over the relayed connection; outcome: `opened`, `unserved`, `broken`, or `found` if there is a
+    direct one already."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitService:
+    """Wait until the peer says that it serves the protocol; outcome: `Opener.served`, or `broken` at `until`."""
+
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +124,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """From now on what comes from these addresses belongs to the punch: the peer's SYN may outrun its SYNC."""
+    """From now on what comes from these addresses belongs to the punch: the peer's SYN may outrun its SYNC or our wait.
+
+    In place of what was expected before.
+    """
 
     addrs: tuple[Multiaddr, ...]
     role: str
@@ -127,7 +149,9 @@ class Finish:
     succeeded: bool
 
 
-Action = DialDirect | OpenStream | Send | Receive | CloseStream | Wait | Expect | Punch | PunchStage | Finish
+Action = (
+    DialDirect | OpenStream | AwaitService | Send | Receive | CloseStream | Wait | Expect | Punch | PunchStage | Finish
+)
 """A PunchStage is to be emitted as it is."""
 
 
@@ -135,8 +159,10 @@ class _State(Enum):
     NEW = auto()
     DIALLING_DIRECT = auto()
     OPENING = auto()
+    AWAITING_SERVICE = auto()
     CONNECT_SENT = auto()
     SYNC_SENT = auto()
+    PAUSING = auto()
     AWAITING_CONNECT = auto()
     AWAITING_SYNC = auto()
     PUNCHING = auto()
@@ -198,6 +224,13 @@ class Opener(_Side):
     def __init__(self, peer: PeerId, policy: PunchPolicy) -> None:
         super().__init__(peer, policy, RESPONDER, 0)
         self._sent_at = 0.0
+        self._until: float | None = None
+        self._refusals = 0
+
+    @property
+    def is_unserved(self) -> bool:
+        """Whether the last that we know is that the peer does not serve the protocol."""
+        return self._refusals > 0 and not self._own
 
     def begin(self, known: Iterable[Multiaddr]) -> list[Action]:
         """Start; `known` are all addresses known of the peer."""
@@ -226,14 +259,36 @@ class Opener(_Side):
         self._sent_at = now
         return self._connect()
 
+    def unserved(self, why: str, now: float) -> list[Action]:
+        """The peer refused the protocol at `now`."""
+        self._expect(_State.OPENING)
+        self._refusals += 1
+        self._until = now + self._policy.patience if self._until is None else self._until
+        if now >= self._until or self._refusals >= REFUSALS:
+            return self.broken(why)
+        self._state = _State.AWAITING_SERVICE
+        return [self._tell(PunchStep.UNSERVED, why=why), AwaitService(self._until)]
+
+    def served(self) -> list[Action]:
+        """The peer says that it serves the protocol now, or needs not to: there is a direct connection."""
+        self._expect(_State.AWAITING_SERVICE)
+        self._state = _State.OPENING
+        return [OpenStream()]
+
     def received(self, message: HolePunch, now: float) -> list[Action]:
         """The peer's answer arrived at `now`; RemoteProtocolError when it is not one, to be reported as `broken`."""
         self._expect(_State.CONNECT_SENT)
+        if message.type is HolePunchType.CONNECT and not message.addrs and self._attempt < self._policy.attempts:
+            self._state = _State.PAUSING
+            failed = self._tell(PunchStep.FAILED, why=f"{self._peer} knows no address of its own yet")
+            return [failed, CloseStream(), Wait(now + self._policy.pause)]
         self._take_addrs(message)
         rtt = now - self._sent_at
         self._state = _State.SYNC_SENT
         return [
             self._tell(PunchStep.CONNECT_RECEIVED, self._addrs, rtt=rtt),
+            # What arrives before we have waited is the punch's already: the peer dials the moment SYNC is there.
+            Expect(self._addrs, self._role),
             Send(HolePunch(HolePunchType.SYNC)),
             self._tell(PunchStep.SYNC_SENT, rtt=rtt),
             CloseStream(),
@@ -241,9 +296,9 @@ class Opener(_Side):
         ]
 
     def waited(self) -> list[Action]:
-        """Half a round trip has passed: SYNC has arrived."""
-        self._expect(_State.SYNC_SENT)
-        return self._punch()
+        """Half a round trip has passed: SYNC has arrived. Or the pause before the next exchange has."""
+        self._expect(_State.SYNC_SENT, _State.PAUSING)
+        return self._next_exchange() if self._state is _State.PAUSING else self._punch()
 
     def punched(self, why: str | None) -> list[Action]:
         """The punch succeeded (None) or failed."""
@@ -262,7 +317,8 @@ class Opener(_Side):
 
     def broken(self, why: str) -> list[Action]:
         """The exchange cannot go on: a stream refused or reset, a message malformed or late."""
-        self._expect(_State.OPENING, _State.CONNECT_SENT, _State.SYNC_SENT)
+        exchanging = (_State.CONNECT_SENT, _State.SYNC_SENT, _State.PAUSING)
+        self._expect(_State.OPENING, _State.AWAITING_SERVICE, *exchanging)
         return self._finish(PunchStep.GAVE_UP, why)
 
     def _next_exchange(self) -> list[Action]:
@@ -313,7 +369,7 @@ class Answerer(_Side):
 
 
 def offered(own: Iterable[Multiaddr], policy: PunchPolicy) -> tuple[Multiaddr, ...]:
-    """Return those of our addresses that a peer may punch to: TCP, public, not relayed, at most 20."""
+    """Return those of our addresses that a peer may punch to: public, not relayed, at most 20."""
     return _first(addr.without("p2p") for addr in own if _may_punch(addr, policy))
 
 
@@ -325,13 +381,16 @@ def dialable(known: Iterable[Multiaddr], peer: PeerId, policy: PunchPolicy) -> t
 def punchable(
     theirs: Iterable[Multiaddr], peer: PeerId, own: Sequence[Multiaddr], policy: PunchPolicy
 ) -> tuple[Multiaddr, ...]:
-    """Return what to try of a peer's list: as `dialable`, of IP versions that we have, none of them ours."""
-    versions = {addr.ip.version for addr in own if addr.ip is not None}
-    return _first(
-        addr
-        for addr in _candidates(theirs, peer, policy)
-        if addr.ip is not None and addr.ip.version in versions and addr not in own
-    )
+    """Return what to try of a peer's list: as `dialable`, of our IP versions and transports, and none that are ours.
+
+    `own` are the addresses that we offer: a hole is made from where they lead to.
+    """
+    ours = {_family(addr) for addr in own}
+    return _first(addr for addr in _candidates(theirs, peer, policy) if _family(addr) in ours and addr not in own)
+
+
+def _family(addr: Multiaddr) -> tuple[int | None, Kind | None]:
+    return None if addr.ip is None else addr.ip.version, kind_of(addr)
 
 
 def _candidates(addrs: Iterable[Multiaddr], peer: PeerId, policy: PunchPolicy) -> Iterator[Multiaddr]:
@@ -344,7 +403,7 @@ def _may_punch(addr: Multiaddr, policy: PunchPolicy) -> bool:
     ip = addr.ip
     if ip is None or ip.is_unspecified or ip.is_multicast or not addr.port:
         return False
-    return is_tcp(addr) if policy.allow_private else is_punchable(addr)
+    return has_hole(addr) if policy.allow_private else is_punchable(addr)
 
 
 def _first(addrs: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:

@@ -32,6 +32,8 @@ CONFIRMED = 4
 EXTERNALS_PER_LOCAL = 3
 OBSERVATIONS = 1024
 """Connections whose observation is kept; the oldest goes first."""
+THIN_WAIST = 2
+"""Components of `/ip4/…/tcp/…`."""
 _ENOUGH_TO_COMPARE = 2  # observers without whom a mapping cannot be told
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -81,7 +83,7 @@ class ObservedAddresses:
         """
         if not _is_telling(local, observed, listening):
             return False
-        observation = Observation(observer_group(observer), local, observed)
+        observation = Observation(observer_group(observer), local, _as_listened(observed, local))
         is_new = observation not in self._observations.values()
         self._observations[connection] = observation
         if len(self._observations) > self._bound:
@@ -150,8 +152,19 @@ def _is_telling(local: Multiaddr, observed: Multiaddr, listening: Collection[Mul
         return False
     if isinstance(ip, IPv6Address) and ip in _NAT64:
         return False
-    return not observed.is_relayed and _thin_waist(local) == _thin_waist(observed) and local in listening
+    if observed.is_relayed or _thin_waist(observed).names != _thin_waist(local).names:
+        return False
+    return _thin_waist(local) in map(_thin_waist, listening)
 
 
-def _thin_waist(addr: Multiaddr) -> tuple[str, ...]:
-    return tuple(name for name, _ in addr)
+def _thin_waist(addr: Multiaddr) -> Multiaddr:
+    """The IP address and port, which one socket has whatever is spoken over it."""
+    while len(addr) > THIN_WAIST:
+        addr = addr.without(addr.names[-1])
+    return addr
+
+
+def _as_listened(observed: Multiaddr, local: Multiaddr) -> Multiaddr:
+    """The observed endpoint with what is spoken at ours: peers need not say, nor say it as we do."""
+    rest = local.to_bytes()[len(_thin_waist(local).to_bytes()) :]
+    return type(observed).from_bytes(_thin_waist(observed).to_bytes() + rest)

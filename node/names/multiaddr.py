@@ -50,9 +50,12 @@ class Multiaddr:
     @classmethod
     def tcp(cls, ip: str | IPAddress, port: int) -> Multiaddr:
         """`/ip4/…/tcp/…` or `/ip6/…/tcp/…`; a zone (`fe80::1%eth0`) becomes `/ip6zone`."""
-        host, _, zone = str(ip).partition("%")
-        prefix = f"/ip6zone/{zone}" if zone else ""
-        return cls(f"{prefix}/ip{6 if ':' in host else 4}/{host}/tcp/{port}")
+        return cls(f"{_ip_text(ip)}/tcp/{port}")
+
+    @classmethod
+    def quic(cls, ip: str | IPAddress, port: int) -> Multiaddr:
+        """`/ip4/…/udp/…/quic-v1`, or the same of IPv6."""
+        return cls(f"{_ip_text(ip)}/udp/{port}/quic-v1")
 
     def _set(self, data: bytes) -> None:
         if len(data) > MAX_BYTES:
@@ -99,6 +102,15 @@ class Multiaddr:
         if isinstance(other, str):
             other = Multiaddr(other if other.startswith("/") else f"/{other}")
         return Multiaddr.from_bytes(self._bytes + other._bytes)
+
+    def with_ip(self, ip: str | IPAddress) -> Multiaddr:
+        """This address with its IP address, and zone, replaced; DecodeError if it has none."""
+        parts = self._parts[1:] if self._parts[0][0] == "ip6zone" else self._parts
+        if not parts or parts[0][0] not in ("ip4", "ip6"):
+            raise DecodeError(f"{self} does not begin with an IP address")
+        host, _, zone = str(ip).partition("%")
+        front = (("ip6zone", zone),) if zone else ()
+        return _of((*front, (f"ip{6 if ':' in host else 4}", host), *parts[1:]))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,6 +189,12 @@ def parse_known(addresses: Iterable[bytes]) -> tuple[Multiaddr, ...]:
         except DecodeError:
             continue
     return tuple(known)
+
+
+def _ip_text(ip: str | IPAddress) -> str:
+    host, _, zone = str(ip).partition("%")
+    prefix = f"/ip6zone/{zone}" if zone else ""
+    return f"{prefix}/ip{6 if ':' in host else 4}/{host}"
 
 
 def _of(parts: tuple[Part, ...]) -> Multiaddr:

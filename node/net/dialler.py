@@ -2,17 +2,18 @@
 
     caller ─┐                          ┌─ address 1 ─► dial ─► upgrade ─┐
     caller ─┼─► the peer's dial ─ plan ┼─ address 2 ─► dial ─► upgrade ─┼─► the first wins, the others are cancelled
-    caller ─┘   (Dialling)             └─ …                             ┘
+    caller ─┘   (Dialling)             └─ name ─► resolve ─► addresses ─┘
 
 A caller brings its addresses into the dial under way and leaves when its own deadline has passed; the dial ends with
 the last caller. Addresses that failed are left alone for a while (`Backoff`), except by a dial that is forced to be
-direct: hole punching knows better when to try again.
+direct: hole punching, mDNS and who wants a slot at a relay know better when to try again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,15 @@ from node.errors import (
 )
 from node.logic.backoff import Backoff
 from node.logic.dialling import Dialling
+from node.net.tasks import Tasks
 
 if TYPE_CHECKING:
-    from node.logic.addresses import Gater
     from node.logic.dialling import Failure
+    from node.logic.gating import Gater
     from node.names.multiaddr import Multiaddr
     from node.names.peerid import PeerId
     from node.net.connection import Connection
+    from node.net.resolve import Resolver
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +62,16 @@ class _Dial:
 class Dialler:
     """All dials under way."""
 
-    def __init__(self, dial_address: DialAddress, gater: Gater, clock: Callable[[], float]) -> None:
+    def __init__(self, dial_address: DialAddress, gater: Gater, clock: Callable[[], float], resolver: Resolver) -> None:
         self._dial_address = dial_address
+        self._resolver = resolver
         self._gater = gater
         self._clock = clock
         self._backoff = Backoff()
         self._dials: dict[tuple[PeerId, bool], _Dial] = {}
         self._slots = asyncio.Semaphore(DIALS)
+        self.outcomes: Counter[str] = Counter()
+        """How many addresses were connected, failed, gated or backed_off."""
 
     async def dial(self, peer: PeerId, addrs: Sequence[Multiaddr], *, timeout: float, forced: bool) -> Connection:
         """Join or begin the dial of `peer`; raises what `Swarm.dial` promises."""
@@ -102,8 +108,11 @@ class Dialler:
 
     async def _run(self, peer: PeerId, forced: bool, dial: _Dial) -> Connection:
         attempts: dict[asyncio.Task[Connection], Multiaddr] = {}
+        resolutions = Tasks()  # as many as callers brought names
         try:
             while True:
+                if names := dial.plan.names():
+                    resolutions.spawn(self._resolve(peer, dial, names), f"resolution for {peer}")
                 self._start_due(peer, forced, dial, attempts)
                 if dial.plan.is_exhausted:
                     raise _failure(peer, dial.plan.failures)
@@ -117,7 +126,21 @@ class Dialler:
                 del self._dials[peer, forced]
             for task in attempts:
                 task.cancel()
+            await resolutions.close()
             await asyncio.gather(*attempts, return_exceptions=True)
+
+    async def _resolve(self, peer: PeerId, dial: _Dial, names: Sequence[Multiaddr]) -> None:
+        def found(addr: Multiaddr) -> None:
+            dial.plan.add([addr], self._clock())
+            dial.news.set()
+
+        failures: list[tuple[Multiaddr, Exception]] = []
+        try:
+            resolving = await self._resolver.resolve(names, peer, found=found)
+            failures += [(failure.addr, failure.error) for failure in resolving.failures]
+        finally:
+            dial.plan.resolved(names, failures)
+            dial.news.set()
 
     def _start_due(
         self, peer: PeerId, forced: bool, dial: _Dial, attempts: dict[asyncio.Task[Connection], Multiaddr]
@@ -125,9 +148,11 @@ class Dialler:
         while due := dial.plan.due(self._clock()):
             for addr in due:
                 wait = 0.0 if forced else self._backoff.remaining((peer, addr), self._clock())
-                if not self._gater.allows(addr):
+                if not self._gater.allows(addr, inbound=False):
+                    self.outcomes["gated"] += 1
                     dial.plan.failed(addr, Gated(f"{addr.ip} is denied by the address filter"))
                 elif wait:
+                    self.outcomes["backed_off"] += 1
                     dial.plan.failed(addr, DialBackoff(f"failed before, left alone for {wait:.1f} s more"))
                 else:
                     attempts[asyncio.create_task(self._attempt(peer, addr), name=f"dial of {addr}")] = addr
@@ -136,6 +161,7 @@ class Dialler:
         async with self._slots:
             connection = await self._dial_address(peer, addr)
         self._backoff.succeeded((peer, addr))
+        self.outcomes["connected"] += 1
         return connection
 
     async def _first_news(
@@ -157,6 +183,7 @@ class Dialler:
             raise error
         logger.debug("dial of %s: %s", addr, error)
         self._backoff.failed((peer, addr), self._clock())
+        self.outcomes["failed"] += 1
         dial.plan.failed(addr, error)
 
     async def close(self) -> None:

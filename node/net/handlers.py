@@ -1,4 +1,4 @@
-"""The protocols that the node serves, and how many streams of each it serves at a time."""
+"""The protocols that the node serves."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from node.logic.limits import NEGOTIATING, Budget, StreamBudgets
-
 if TYPE_CHECKING:
+    from node.logic.gating import Authorise
+    from node.names.peerid import PeerId
     from node.net.connection import Stream
 
 Handler = Callable[["Stream"], Awaitable[None]]
@@ -26,12 +26,9 @@ class _Served:
 class Handlers:
     """Which handler serves which protocol; one instance for all connections of a node."""
 
-    def __init__(self) -> None:
+    def __init__(self, authorise: Authorise = lambda peer, protocol: True) -> None:
         self._served: dict[str, _Served] = {}
-        self.streams = StreamBudgets()
-        """Taken per protocol by peer."""
-        self.negotiating = Budget(NEGOTIATING)
-        """Taken by peer: were it by connection, one peer could take all with a few of them."""
+        self._authorise = authorise
 
     def add(self, protocol: str, handler: Handler, *, limited: bool) -> None:
         """Serve `protocol`; ValueError when it is served already."""
@@ -45,14 +42,18 @@ class Handlers:
         """Serve `protocol` no more; streams that are being served go on."""
         self._served.pop(protocol, None)
 
-    def supports(self, protocol: str, *, limited: bool) -> bool:
-        """Return whether a stream of `protocol` is served, on a limited connection if `limited`."""
+    def supports(self, protocol: str, peer: PeerId, *, limited: bool) -> bool:
+        """Return whether a stream of `protocol` is served to `peer`, on a limited connection if `limited`."""
         served = self._served.get(protocol)
-        return served is not None and (served.limited or not limited)
+        return served is not None and (served.limited or not limited) and self._authorise(peer, protocol)
 
-    def listing(self, *, limited: bool = False) -> tuple[str, ...]:
-        """Return the protocols served, on a limited connection if `limited`, in the order they were added."""
-        return tuple(name for name, served in self._served.items() if served.limited or not limited)
+    def listing(self) -> tuple[str, ...]:
+        """Return the protocols served, in the order they were added."""
+        return tuple(self._served)
+
+    def listing_for(self, peer: PeerId, *, limited: bool) -> tuple[str, ...]:
+        """Return the protocols served to `peer`, on a limited connection if `limited`."""
+        return tuple(name for name in self._served if self.supports(name, peer, limited=limited))
 
     def handler(self, protocol: str) -> Handler | None:
         """Return who serves `protocol`."""

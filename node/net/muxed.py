@@ -12,31 +12,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from node.errors import ConnectionClosed, DeadlineExceeded, NodeError, ProtocolError, SecurityError, StreamReset
 from node.names.keys import PublicKey
 from node.names.peerid import PeerId
 from node.names.varint import Buffer
 from node.net.muxed_stream import MuxedStream
+from node.net.muxer import Muxer
 from node.net.secure import Secured
-from node.net.stream import RawConnection
-from node.wire import noise, yamux_events
-from node.wire.yamux import Yamux
+from node.net.stream import Abandonable, RawConnection, Taking
+from node.wire import multistream, muxer_events, noise
+from node.wire.framing import encode_frame
+from node.wire.security_events import DataReceived
 from node.wire.yamux_frames import GoAwayCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from node.net.transport import OnClosed, OnStream
 
 logger = logging.getLogger(__name__)
 
 BATCH = noise.MAX_PLAINTEXT
 
-OnStream = Callable[[MuxedStream], None]
-OnClosed = Callable[[NodeError | None], None]
-
 
 class Muxed:
-    """A secured, muxed connection; nothing of it moves before `start`."""
+    """A secured, muxed connection over a raw one; implements `node.net.transport.MuxedConnection`."""
 
-    def __init__(self, raw: RawConnection, secured: Secured, machine: Yamux, *, muxer: str, ahead: bytes) -> None:
+    def __init__(self, raw: RawConnection, secured: Secured, machine: Muxer, *, muxer: str, ahead: bytes) -> None:
         self.remote_peer: PeerId = secured.peer
         self.remote_key: PublicKey = secured.key
         self.security: str = secured.protocol
@@ -91,6 +95,20 @@ class Muxed:
         """How many streams have not ended in both directions."""
         return len(self._streams)
 
+    @property
+    def bytes_in(self) -> int:
+        """Bytes received of the raw connection."""
+        return self.raw.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes given to the raw connection."""
+        return self.raw.bytes_out
+
+    def is_taking(self, within: float) -> bool:
+        """Whether something waits to be sent, and the other end took a part of it in the last `within` seconds."""
+        return isinstance(self.raw, Taking) and self.raw.is_taking(within)
+
     async def open_stream(self) -> MuxedStream:
         """Open a stream, waiting while too many are not acknowledged; raises ConnectionClosed or LimitExceeded."""
         while not self._closed and not self._machine.may_open():
@@ -112,6 +130,8 @@ class Muxed:
         """Return the muxer's round trip in seconds; raises DeadlineExceeded or ConnectionClosed."""
         if self._closed:
             raise ConnectionClosed(f"connection to {self.remote_peer} is closed")
+        if not self._machine.has_ping:
+            return await self._ping_by_stream(timeout)
         nonce = self._machine.ping(self._loop.time())
         pong: asyncio.Future[float] = self._loop.create_future()
         self._pongs[nonce] = pong
@@ -124,11 +144,35 @@ class Muxed:
         finally:
             self._pongs.pop(nonce, None)
 
+    async def _ping_by_stream(self, timeout: float) -> float:
+        """Have the peer answer multistream's header, as it does on every stream."""
+        began, stream = self._loop.time(), await self.open_stream()
+        try:
+            async with asyncio.timeout(timeout):
+                await stream.write(encode_frame(multistream.PROTOCOL.encode() + b"\n"))
+                await stream.read()
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no answer of {self.remote_peer} within {timeout} s") from error
+        finally:
+            stream.reset()
+        return self._loop.time() - began
+
     async def close(self, code: int = GoAwayCode.NORMAL) -> None:
         """Tell the peer, end all streams and close the connection."""
         self._say_goodbye(code)
         self._shut_down(None)
         await self.raw.close()
+
+    def abort(self) -> None:
+        """Close at once, losing what is under way."""
+        self.raw.abort()
+
+    def abandon(self) -> None:
+        """Close at once a connection whose other end is not there."""
+        if isinstance(self.raw, Abandonable):
+            self.raw.abandon()
+        else:
+            self.raw.abort()
 
     # --- what streams call
 
@@ -201,36 +245,39 @@ class Muxed:
 
     def _receive_ciphertext(self, data: Buffer) -> None:
         for event in self._channel.receive_data(data):
-            if isinstance(event, noise.DataReceived):
+            if isinstance(event, DataReceived):
                 self._receive_plaintext(event.data)
 
     def _receive_plaintext(self, data: Buffer) -> None:
         for event in self._machine.receive_data(data, self._loop.time()):
             self._dispatch(event)
 
-    def _dispatch(self, event: yamux_events.Event) -> None:
+    def _dispatch(self, event: muxer_events.Event) -> None:
         match event:
-            case yamux_events.DataReceived(stream_id, data):
+            case muxer_events.DataReceived(stream_id, data):
                 if stream := self._streams.get(stream_id):
                     stream.receive(data)
-            case yamux_events.StreamOpened(stream_id):
+            case muxer_events.StreamOpened(stream_id):
                 stream = self._streams[stream_id] = MuxedStream(self, stream_id)
                 if self._on_stream is not None:
                     self._on_stream(stream)
-            case yamux_events.StreamEnded(stream_id):
+            case muxer_events.StreamEnded(stream_id):
                 if stream := self._streams.get(stream_id):
                     stream.end()
-            case yamux_events.StreamWasReset(stream_id):
+            case muxer_events.StreamWasReset(stream_id):
                 if stream := self._streams.pop(stream_id, None):
                     stream.fail(StreamReset(f"stream {stream_id} was reset by the peer"), keep_buffered=True)
-            case yamux_events.StreamAcknowledged():
+            case muxer_events.StreamOverran(stream_id):
+                if stream := self._streams.pop(stream_id, None):
+                    stream.fail(StreamReset(f"stream {stream_id} was reset: its reader is too far behind"))
+            case muxer_events.StreamAcknowledged():
                 self._wake_openers()
-            case yamux_events.PongReceived(nonce, rtt):
+            case muxer_events.PongReceived(nonce, rtt):
                 if (pong := self._pongs.pop(nonce, None)) and not pong.done():
                     pong.set_result(rtt)
-            case yamux_events.GoAwayReceived(code):
+            case muxer_events.GoAwayReceived(code):
                 self._peer_code = code
-            case yamux_events.KeepAliveFailed():
+            case muxer_events.KeepAliveFailed():
                 self._fail(DeadlineExceeded(f"nothing heard of {self.remote_peer} for too long"))
 
     def _flush(self) -> None:

@@ -55,6 +55,7 @@ class MuxedStream:
         self._prepaid = 0  # bytes in `_chunks` that were read before and given back
         self._ended = self._closed = False
         self._error: NodeError | None = None
+        self._refusal: NodeError | None = None  # of what we write, while we may still read
         self._reader: asyncio.Future[None] | None = None
         self._writers: list[asyncio.Future[None]] = []
 
@@ -85,8 +86,8 @@ class MuxedStream:
 
         Raises StreamClosed, StreamReset or ConnectionClosed.
         """
-        if self._error is not None:
-            raise self._error.with_traceback(None)
+        if (error := self._error or self._refusal) is not None:
+            raise error.with_traceback(None)
         if self._muxed.send(self.id, memoryview(data)):
             return
         waiter = self._muxed.create_future()
@@ -138,6 +139,11 @@ class MuxedStream:
             self._chunks.clear()
         self._wake_reader()
         self._wake_writers(self._error)
+
+    def refuse(self, error: NodeError) -> None:
+        """The peer takes no more of our direction: writes raise `error` from now on, reads go on."""
+        self._refusal = error
+        self._wake_writers(error)
 
     def drained(self) -> None:
         """All that was written has been handed to the socket."""

@@ -1,12 +1,25 @@
-"""Punching a TCP hole: both sides dial each other from their listen ports at the same time, again and again.
+"""Punching a hole: how two sides behind NATs get a connection from one listen port to the other.
+
+TCP: both dial each other at the same time, again and again. QUIC: the initiator dials, and the responder sends
+datagrams that mean nothing until the dial has come through its NAT, or dials itself where none comes. Both go on beside
+each other; the first wins.
 
 Facts, measured on Linux namespaces:
 
 * On a simultaneous open both ends see their `connect` succeed and nobody accepts; when the peer's SYN reaches our
   listener first, it is an accept. So the role in the handshakes is DCUtR's, never that of the socket.
+* Where the responder's SYN reaches a listener of go or rust, it is no part of the punch there: both sides respond, and
+  wait for each other for ever. So a responder that has dialled and is left without a proposal makes one itself.
 * A second dial on a 4-tuple in use gives EADDRNOTAVAIL: the other one is on its way, the accept is to be awaited.
 * The peer may be told to dial sooner than we are: its SYN then reaches our listener before our own dial. So what comes
   from the peer's addresses is taken up from the moment they are known, not from our first SYN on.
+* QUIC repeats its first packet after 0.2 s, 0.6 s, 1.4 s …; one of them meets an open NAT however early the first was.
+* A NAT that maps by destination shows the responder at a port that nobody has told the initiator: it is the one its
+  datagrams come from. If ours lets them in, the dial has to go there (what ICE calls a peer-reflexive candidate).
+* In QUIC the roles need no agreement: who dialled is the client. go, on its last attempt, has both sides dial: so a
+  connection that arrives while we dial ourselves is as good.
+* go and rust do not look where knocks come from: behind a NAT that maps by destination, a responder that only knocks is
+  never found by them, though their NAT may let it in. So it dials too, once knocking has had its time.
 * A NAT or host that answers an unexpected SYN with RST gives ECONNREFUSED to both until they are nearly simultaneous:
   dialling again every 20 ms or so has found the moment at the 18th try.
 
@@ -25,7 +38,11 @@ from typing import TYPE_CHECKING
 
 from node.errors import DialError, LimitExceeded, NodeError
 from node.logic.dialling import Failure
+from node.net.stream import Unreadable
+from node.net.transport import Handshake
 from node.net.upgrade import Role
+from node.wire import multistream
+from node.wire.framing import encode_frame
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -33,8 +50,8 @@ if TYPE_CHECKING:
     from node.names.multiaddr import Multiaddr
     from node.names.peerid import PeerId
     from node.net.connection import Connection
-    from node.net.stream import RawConnection
     from node.net.tasks import Tasks
+    from node.net.transport import Carried
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +61,28 @@ TRIES = 100
 """Dials of one address in one punch: two seconds of refusals, and no flood for whoever lives there."""
 ADDRESSES = 20
 """Addresses of one punch: what a peer lists must not make us a port scanner."""
+REFLEXIVE = 4
+"""Addresses that a punch takes up because datagrams come from there."""
 ARRIVALS = 8
 """Inbound connections one punch takes up."""
+KNOCKS = (0.01, 0.2)
+"""Seconds between two datagrams of a responder, from and to, as the specification has it."""
+KNOCK_SIZES = (32, 96)
+"""Their bytes, from and to."""
+KNOCKS_FOR = 1.5
+"""Seconds after which a responder dials instead: by then the third packet of a dial that knocks let in has come."""
 PUNCHES = 32
 """Punches under way at a time."""
+PATIENCE = 1.0
+"""Seconds that a responder gives the other side to propose: an initiator does so with its first bytes."""
+GREETING = len(encode_frame(multistream.PROTOCOL.encode() + b"\n"))
+"""Bytes that a side which responds may send unasked."""
 
-DialRaw = Callable[["Multiaddr"], Awaitable["RawConnection"]]
-UpgradePunched = Callable[["RawConnection", "PeerId", Role], Awaitable["Connection"]]
+DialOnce = Callable[["Multiaddr"], Awaitable["Carried"]]
+Knock = Callable[["Multiaddr", bytes], bool]
+"""Sends a datagram from the listen port; False where the transport of the address is none for that."""
+UpgradePunched = Callable[["Carried", "PeerId", Role, bool], Awaitable["Connection"]]
+"""With our role in the punch, and whether we have dialled."""
 
 
 class Punch:
@@ -61,7 +93,8 @@ class Punch:
         peer: PeerId,
         addrs: Sequence[Multiaddr],
         role: Role,
-        dial: DialRaw,
+        dial: DialOnce,
+        knock: Knock,
         upgrade: UpgradePunched,
         tasks: Tasks,
     ) -> None:
@@ -69,6 +102,7 @@ class Punch:
         self._addrs = list(dict.fromkeys(addrs))[:ADDRESSES]
         self._role = role
         self._dial = dial
+        self._knock = knock
         self._upgrade = upgrade
         self._tasks = tasks
         self._won: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
@@ -83,13 +117,20 @@ class Punch:
         """Where an inbound connection of this punch may come from."""
         return frozenset(addr.ip for addr in self._addrs if addr.ip is not None)
 
-    def offer(self, raw: RawConnection) -> bool:
+    def offer(self, carried: Carried) -> bool:
         """Take up an inbound connection; False when the punch has enough of them."""
         if self._won.done() or self._arrivals >= ARRIVALS:
             return False
         self._arrivals += 1
-        self._begin_upgrade(raw)
+        self._begin_upgrade(carried, dialled=False)
         return True
+
+    def knocked(self, addr: Multiaddr) -> None:
+        """A datagram that means nothing came from `addr`, whose IP address is one of ours: the peer may be there."""
+        reflexive = self._running and self._role is Role.INITIATOR and not self._won.done()
+        if reflexive and addr not in self._addrs and len(self._addrs) < ADDRESSES + REFLEXIVE:
+            self._addrs.append(addr)
+            self._dials.add(asyncio.create_task(self._pursue(addr), name=f"punch to {addr}"))
 
     def waits_for(self, peer: PeerId, role: Role) -> bool:
         """Whether this is the punch with `peer`, made but not run."""
@@ -108,32 +149,46 @@ class Punch:
             await self.end()
 
     async def _pursue(self, addr: Multiaddr) -> None:
+        if self._role is Role.RESPONDER and self._knock(addr, _nothing()):
+            await self._keep_knocking(addr)
         for _ in range(TRIES):
             try:
-                upgraded = self._begin_upgrade(await self._dial(addr))
+                upgraded = self._begin_upgrade(await self._dial(addr), dialled=True)
                 await asyncio.wait({upgraded})
             except (NodeError, OSError) as error:
                 self._last[addr] = error
                 logger.debug("punch to %s: %s", addr, error)
             await asyncio.sleep(random.uniform(0.5, 1.5) * RETRY)
 
-    def _begin_upgrade(self, raw: RawConnection) -> asyncio.Task[None]:
-        task = self._tasks.spawn(self._prove(raw), f"upgrade of a punched {raw.remote}")
+    async def _keep_knocking(self, addr: Multiaddr) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + KNOCKS_FOR
+        while loop.time() < until:
+            await asyncio.sleep(random.uniform(*KNOCKS))
+            self._knock(addr, _nothing())
+
+    def _begin_upgrade(self, carried: Carried, *, dialled: bool) -> asyncio.Task[None]:
+        task = self._tasks.spawn(self._prove(carried, dialled), f"upgrade of a punched {carried.remote}")
         self._upgrades.add(task)
         task.add_done_callback(self._upgrades.discard)
         # A task that is cancelled before its first step runs nothing that could close the connection.
-        task.add_done_callback(lambda done: raw.abort() if done.cancelled() else None)
+        task.add_done_callback(lambda done: carried.abort() if done.cancelled() else None)
         return task
 
-    async def _prove(self, raw: RawConnection) -> None:
+    async def _prove(self, carried: Carried, dialled: bool) -> None:
         try:
-            connection = await self._upgrade(raw, self._peer, self._role)
+            connection = await self._upgrade(carried, self._peer, self._role, dialled)
         except (NodeError, OSError) as error:
-            self._last[raw.remote] = error
-            logger.debug("punched %s is of no use: %s", raw.remote, error)
+            carried.abort()
+            self._last[carried.remote] = error
+            logger.debug("punched %s is of no use: %s", carried.remote, error)
             return
-        if connection.peer == self._peer and not self._won.done():
+        if connection.peer != self._peer:
+            return
+        if not self._won.done():
             self._won.set_result(connection)
+        elif self._role is Role.INITIATOR and self._won.result() is not connection:
+            await connection.close("another hole was the first")
 
     def _reasons(self) -> str:
         return "".join(f"; {Failure(addr, error)}" for addr, error in self._last.items())
@@ -149,6 +204,37 @@ class Punch:
         self._won.cancel()
 
 
+async def begins(carried: Carried, role: Role, *, dialled: bool, private: bool) -> bool:
+    """Whether the handshakes of a punched connection are ours to begin; `private`: in a private network.
+
+    Reads nothing for good. Raises ConnectionClosed.
+    """
+    if isinstance(carried, Handshake):
+        return carried.dialled
+    if role is Role.INITIATOR or not dialled or not isinstance(carried, Unreadable):
+        return role is Role.INITIATOR
+    unasked, said = GREETING, b""
+    if private:
+        from node.wire.psk import NONCE
+
+        unasked += NONCE
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while len(said) <= unasked and (data := await carried.read()):
+                said += data
+    except TimeoutError:
+        return True
+    finally:
+        carried.unread(said)
+    return False
+
+
+def _nothing() -> bytes:
+    """Bytes that no QUIC packet begins with: the fixed bit is not set, RFC 9000 §17."""
+    data = random.randbytes(random.randint(*KNOCK_SIZES))
+    return bytes((data[0] & 0x3F,)) + data[1:]
+
+
 class Punches:
     """The punches under way or expected, by the IP addresses they expect."""
 
@@ -156,10 +242,15 @@ class Punches:
         self._expected: dict[IPv4Address | IPv6Address, list[Punch]] = {}
         self._count = 0
 
-    def offer(self, raw: RawConnection) -> bool:
+    def offer(self, carried: Carried) -> bool:
         """Give an inbound connection to the punch that expects its IP address; False when there is none."""
-        ip = raw.remote.ip
-        return ip is not None and any(punch.offer(raw) for punch in self._expected.get(ip, ()))
+        ip = carried.remote.ip
+        return ip is not None and any(punch.offer(carried) for punch in self._expected.get(ip, ()))
+
+    def knocked(self, ip: IPv4Address | IPv6Address, addr: Callable[[], Multiaddr]) -> None:
+        """Tell the punches that expect it of a datagram that means nothing."""
+        for punch in self._expected.get(ip, ()):
+            punch.knocked(addr())
 
     def held(self, peer: PeerId, role: Role) -> Punch | None:
         """The punch with `peer` that is expected and has not been run."""

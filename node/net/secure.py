@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from node.errors import ConfigError, RemoteProtocolError
+from node.errors import NodeError, ProtocolError, RemoteProtocolError, SecurityError
+from node.logic.protection import Security
 from node.names.keys import PrivateKey, PublicKey
 from node.names.peerid import PeerId
 from node.names.varint import Buffer
-from node.net.drive import next_events
+from node.net.drive import flush, next_events
 from node.net.stream import READ_SIZE, ByteStream
-from node.wire import noise
-from node.wire.noise import DataReceived, HandshakeCompleted, Noise
+from node.wire.noise import Noise
+from node.wire.security_events import DataReceived, Event, HandshakeCompleted
+
+if TYPE_CHECKING:
+    from node.wire.tls import Credentials
+
+# Identities of this process whose TLS certificate is kept: one, and a few more in tests.
+_IDENTITIES = 16
+_VALID_BEFORE = timedelta(hours=1)  # clocks differ
+_VALID = timedelta(days=365 * 100)  # as long as go's: the identity behind it does not expire either
 
 
 class Channel(Protocol):
     """A security machine after its handshake."""
 
-    def receive_data(self, data: Buffer) -> list[noise.Event]:
+    def receive_data(self, data: Buffer) -> list[Event]:
         """Decrypt; raises SecurityError or RemoteProtocolError."""
 
     def send_data(self, buffers: Sequence[Buffer]) -> None:
@@ -36,6 +49,7 @@ class Secured:
     """What a handshake yields."""
 
     protocol: str
+    """What secures the connection, in the words of `Security`."""
     peer: PeerId
     key: PublicKey
     muxer: str | None
@@ -46,7 +60,7 @@ class Secured:
 
 
 async def secure(
-    protocol: str,
+    security: Security,
     stream: ByteStream,
     *,
     key: PrivateKey,
@@ -54,22 +68,58 @@ async def secure(
     expected: PeerId | None,
     muxers: Sequence[str],
 ) -> Secured:
-    """Run the handshake of `protocol`; raises SecurityError, PeerIdMismatch, RemoteProtocolError, ConnectionClosed."""
-    if protocol != noise.PROTOCOL:
-        raise ConfigError(f"no such security protocol: {protocol}")
-    machine = Noise(
-        key,
-        initiator=initiator,
-        static=X25519PrivateKey.generate(),
-        ephemeral=X25519PrivateKey.generate(),
-        expected=expected,
-        muxers=muxers,
-    )
-    completed, *rest = await next_events(machine, stream)
+    """Run the handshake of `security`; raises SecurityError, PeerIdMismatch, RemoteProtocolError, ConnectionClosed.
+
+    Those we refuse are told so where the protocol has words for it.
+    """
+    machine = _machine(security, key, initiator, expected, muxers)
+    try:
+        completed, *rest = await next_events(machine, stream)
+    except (SecurityError, ProtocolError):
+        with suppress(NodeError):
+            await flush(machine, stream)
+        raise
     if not isinstance(completed, HandshakeCompleted):
         raise RemoteProtocolError("data before the end of the handshake")
     ahead = b"".join(event.data for event in rest if isinstance(event, DataReceived))
-    return Secured(protocol, completed.peer, completed.key, completed.muxer, machine, ahead)
+    return Secured(str(security), completed.peer, completed.key, completed.muxer, machine, ahead)
+
+
+def _machine(
+    security: Security, key: PrivateKey, initiator: bool, expected: PeerId | None, muxers: Sequence[str]
+) -> Channel:
+    match security:
+        case Security.NOISE:
+            static, ephemeral = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+            return Noise(key, initiator=initiator, static=static, ephemeral=ephemeral, expected=expected, muxers=muxers)
+        case Security.TLS | Security.TLS_SIGNED_ONLY:
+            from node.wire.tls import Tls
+
+            credentials = _credentials(key, security is Security.TLS_SIGNED_ONLY)
+            now = datetime.now(UTC)
+            return Tls(credentials, initiator=initiator, now=now, expected=expected, muxers=muxers)
+        case Security.PLAINTEXT:
+            from node.wire.plaintext import Plaintext
+
+            return Plaintext(key, expected=expected)
+
+
+@lru_cache(maxsize=_IDENTITIES)
+def _credentials(key: PrivateKey, signed_only: bool) -> Credentials:
+    """The certificate is made when it is first needed, and then is the same for all connections."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from node.wire.tls import Credentials
+
+    begin = datetime.now(UTC) - _VALID_BEFORE
+    return Credentials(
+        key,
+        ec.generate_private_key(ec.SECP256R1()),
+        serial=secrets.randbits(64) + 1,
+        begin=begin,
+        end=begin + _VALID,
+        signed_only=signed_only,
+    )
 
 
 class SecureStream:

@@ -44,6 +44,22 @@ class Unreadable(Protocol):
         """Return `data` from the next reads."""
 
 
+@runtime_checkable
+class Taking(Protocol):
+    """A connection that knows whether the other end takes what we send."""
+
+    def is_taking(self, within: float) -> bool:
+        """Whether something waits to be sent, and the other end took a part of it in the last `within` seconds."""
+
+
+@runtime_checkable
+class Abandonable(Protocol):
+    """A connection that can be closed without the other end, which is not there any more."""
+
+    def abandon(self) -> None:
+        """Close at once, and let go of what waits for the other end: its addresses can be used again."""
+
+
 class Sink(Protocol):
     """Whom a connection pushes to; the calls come from the event loop and must not block."""
 
@@ -65,8 +81,14 @@ class RawConnection(ByteStream, Protocol):
 
     local: Multiaddr
     remote: Multiaddr
-    bytes_in: int
-    bytes_out: int
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes received, as they were on the wire."""
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes sent, as they are on the wire."""
 
     @property
     def writable(self) -> bool:

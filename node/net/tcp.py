@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
@@ -34,6 +35,9 @@ MAX_BUFFERED = 256 * 1024
 # Queued for the socket before `write` waits.
 WRITE_HIGH_WATER = 256 * 1024
 LINGER = 0.5
+# Of linux/tcp.h, struct tcp_info: tcpi_last_ack_recv, milliseconds, and tcpi_notsent_bytes.
+_NOT_AT_ALL = struct.pack("ii", 1, 0)  # struct linger
+_TCP_INFO = struct.Struct("=56xI84xI")
 
 SockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
@@ -157,12 +161,34 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def send(self, data: Buffer) -> None:
         """Queue `data` without waiting; nothing happens after the end."""
-        if not self._transport.is_closing():
+        if not self._transport.is_closing() and not self._finished:
             self.bytes_out += len(data)
             self._transport.write(data)
 
+    def is_taking(self, within: float) -> bool:
+        """Whether something waits to be sent, and the other end took a part of it in the last `within` seconds."""
+        sock = self._transport.get_extra_info("socket")
+        if self._transport.is_closing() or sock is None:
+            return False
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        if len(info) < _TCP_INFO.size:
+            return False
+        since_ack, unsent = _TCP_INFO.unpack(info)
+        return bool(unsent) and since_ack <= within * 1000
+
     def abort(self) -> None:
         """Close at once."""
+        self._transport.abort()
+
+    def abandon(self) -> None:
+        """Close at once, by RST: the system keeps nothing.
+
+        Of an ordinary end it would keep the FIN that nobody acknowledges, for minutes, and a punch needs the very pair
+        of addresses: no SYN leaves from it and none is answered.
+        """
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and not self._transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOT_AT_ALL)
         self._transport.abort()
 
     # --- pull
@@ -273,7 +299,7 @@ class Listener:
 
 
 class TcpTransport:
-    """Listens and dials; several dials may be under way at once."""
+    """Listens and dials; implements `node.net.transport.Transport`."""
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(RECEIVE_BUFFER))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from node.names.multiaddr import Multiaddr
     from node.names.peerid import PeerId
     from node.net.connection import Connection, Stream
+    from node.net.resolve import Resolver
     from node.net.swarm import Swarm
 
 Handler = Callable[["Stream"], Awaitable[None]]
@@ -35,6 +36,10 @@ class HostApi(Protocol):
     @property
     def swarm(self) -> Swarm:
         """All connections."""
+
+    @property
+    def resolver(self) -> Resolver:
+        """What turns names in addresses into addresses."""
 
     @property
     def addressbook(self) -> AddressBook:
@@ -78,6 +83,9 @@ class HostApi(Protocol):
 
     def observed_addrs(self) -> list[Multiaddr]:
         """Our addresses as at least one directly connected peer saw them, most often seen first."""
+
+    def measured(self, peer: PeerId, rtt: float) -> None:
+        """Take note of a round trip to a peer, in seconds."""
 
     def add_advertised(self, addr: Multiaddr) -> None:
         """Advertise `addr` in addition, e.g. a reservation's `/…/p2p/R/p2p-circuit`."""

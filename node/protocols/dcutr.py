@@ -2,9 +2,9 @@
 
 Spec: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md
 
-The side that was dialled through a relay begins, once identify has ended; the other side serves /libp2p/dcutr. After a
-success new streams prefer the direct connection by themselves, and the relayed one is closed after a grace, by
-whichever side comes first.
+The side that was dialled through a relay begins, once identify has ended; the other side serves /libp2p/dcutr, or will
+when it knows where it can be reached: its identify push then has us begin, or begin again. After a success new streams
+prefer the direct connection by themselves, and the relayed one is closed after a grace, by whichever side comes first.
 
 Facts: a stream on a connection that is not relayed, or from the side that dialled, is reset (go does the same): a
 peer must not make us punch for a connection it already has, nor both sides take the same role. An opener that lost
@@ -19,13 +19,14 @@ from collections import deque
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
-from node.errors import LocalProtocolError, NodeError, RemoteProtocolError
-from node.events import Direction, Path, PunchStage
+from node.errors import LocalProtocolError, NegotiationError, NodeError, RemoteProtocolError
+from node.events import Direction, Identified, Path, PunchStage
 from node.logic.dcutr import (
     EXCHANGES,
     INITIATOR,
     Action,
     Answerer,
+    AwaitService,
     CloseStream,
     DialDirect,
     Expect,
@@ -45,8 +46,9 @@ from node.net.upgrade import Role
 from node.wire.dcutr import MAX_MESSAGE, PROTOCOL, HolePunch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from node.events import Event
     from node.names.multiaddr import Multiaddr
     from node.names.peerid import PeerId
     from node.net.connection import Connection, Stream
@@ -58,6 +60,8 @@ _Result = TypeVar("_Result")
 
 UPGRADES = 64
 """Relayed connections that we work on at a time; others stay relayed."""
+BEGINNINGS = 3
+"""Times that we begin on one relayed connection, if its peer comes to serve the protocol only after we gave up."""
 RETIRING = 30.0
 """Seconds that streams on a relayed connection may outlast the grace: a stream that nobody ends must not keep it."""
 RETIRING_LOOK = 0.1
@@ -69,8 +73,11 @@ class Dcutr:
     def __init__(self, host: HostApi, policy: PunchPolicy | None = None) -> None:
         self._host = host
         self._policy = policy or PunchPolicy()
+        self.ahead: Callable[[Connection], Awaitable[None]] | None = None
+        """Awaited before the first exchange that we begin: other ways to a direct connection."""
         self._tasks = Tasks()
         self._opening: set[PeerId] = set()  # bounded by UPGRADES
+        self._unserved: dict[Connection, int] = {}  # given up how often; bounded as `_answered`
         self._answered: dict[Connection, int] = {}  # bounded by the relayed connections that are open
         self._answering: dict[Connection, _Exchange] = {}
         self._unsubscribe: list[Unsubscribe] = []
@@ -78,7 +85,11 @@ class Dcutr:
     async def start(self) -> None:
         """Work on relayed connections from now on."""
         swarm = self._host.swarm
-        self._unsubscribe = [swarm.on_connected(self._connected), swarm.on_disconnected(self._disconnected)]
+        self._unsubscribe = [
+            swarm.on_connected(self._connected),
+            swarm.on_disconnected(self._disconnected),
+            self._host.subscribe(self._event),
+        ]
         self._host.handle(PROTOCOL, self._serve, limited=True)
 
     async def close(self) -> None:
@@ -91,6 +102,16 @@ class Dcutr:
     def _connected(self, connection: Connection) -> None:
         if connection.path is not Path.RELAYED or connection.direction is not Direction.INBOUND:
             return
+        self._begin(connection)
+
+    def _event(self, event: Event) -> None:
+        """Begin again where we gave up on a peer that has begun to serve the protocol."""
+        if isinstance(event, Identified) and PROTOCOL in event.protocols and self._unserved:
+            for connection in self._host.swarm.connections(event.peer):
+                if self._unserved.get(connection, BEGINNINGS) < BEGINNINGS:
+                    self._begin(connection)
+
+    def _begin(self, connection: Connection) -> None:
         if connection.peer in self._opening or len(self._opening) >= UPGRADES:
             return
         self._opening.add(connection.peer)
@@ -98,6 +119,7 @@ class Dcutr:
 
     def _disconnected(self, connection: Connection, _why: str) -> None:
         self._answered.pop(connection, None)
+        self._unserved.pop(connection, None)
 
     # ── the side that begins ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -107,9 +129,13 @@ class Dcutr:
             await self._host.identified(connection)
             if is_direct(self._host, peer):
                 return
+            if self.ahead is not None:
+                await self.ahead(connection)
             opener = Opener(peer, self._policy)
             known = self._host.addressbook.addrs(peer, self._host.now())
             succeeded = await _Opening(self._host, self._policy, connection, opener).run(opener.begin(known))
+            if opener.is_unserved and not connection.is_closed:
+                self._unserved[connection] = self._unserved.get(connection, 0) + 1
         finally:
             self._opening.discard(peer)
         if succeeded:
@@ -207,6 +233,7 @@ class _Exchange:
             case CloseStream():
                 await self._in_time(self._open_stream.close())
             case Expect(addrs, role):
+                await self._expecting.aclose()
                 expected = self._host.swarm.expect_punch(self._connection.peer, addrs, _role(role))
                 await self._expecting.enter_async_context(expected)
             case Punch():
@@ -251,6 +278,19 @@ class _Opening(_Exchange):
     def __init__(self, host: HostApi, policy: PunchPolicy, connection: Connection, opener: Opener) -> None:
         super().__init__(host, policy, connection, opener)
         self._opener = opener
+        self._served = asyncio.Event()
+
+    async def run(self, actions: Iterable[Action]) -> bool:
+        """Do the actions, and hear meanwhile whether the peer serves the protocol."""
+        unsubscribe = self._host.subscribe(self._event)
+        try:
+            return await super().run(actions)
+        finally:
+            unsubscribe()
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, Identified) and event.peer == self._connection.peer and PROTOCOL in event.protocols:
+            self._served.set()
 
     async def _do(self, action: Action) -> Iterable[Action]:
         match action:
@@ -258,6 +298,8 @@ class _Opening(_Exchange):
                 return self._opener.dialled(await self._dial(addrs, timeout))
             case OpenStream():
                 return await self._open()
+            case AwaitService(until):
+                return await self._await_service(until)
             case Wait(until):
                 await asyncio.sleep(until - self._host.now())
                 return self._opener.waited()
@@ -278,8 +320,21 @@ class _Opening(_Exchange):
         self._deadline = self._clock() + self._policy.exchange
         own = await own_addrs(self._host, self._policy)
         self._stream = None
-        self._stream = await self._in_time(self._connection.new_stream([PROTOCOL], limited=True))
+        self._served.clear()
+        try:
+            self._stream = await self._in_time(self._connection.new_stream([PROTOCOL], limited=True))
+        except NegotiationError as error:
+            return self._opener.unserved(str(error), self._host.now())
         return self._opener.opened(own, self._host.now())
+
+    async def _await_service(self, until: float) -> Iterable[Action]:
+        try:
+            async with asyncio.timeout(until - self._host.now()):
+                await self._served.wait()
+        except TimeoutError:
+            if not is_direct(self._host, self._connection.peer):
+                return self._opener.broken(f"the peer did not come to serve {PROTOCOL}")
+        return self._opener.served()
 
 
 def _role(name: str) -> Role:

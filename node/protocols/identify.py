@@ -110,6 +110,13 @@ class Identify:
                 done.set()
             self._news.set()  # what changed meanwhile can be pushed now that it is known whether the peer takes pushes
 
+    async def again(self, connection: Connection) -> None:
+        """Ask once more, as our address may have changed while the connection lived on."""
+        try:
+            self._consume(connection, await self._ask(connection))
+        except NodeError as error:
+            logger.info("identify of %s again: %s", connection.peer, error)
+
     async def _ask(self, connection: Connection) -> Message:
         stream = await connection.new_stream([PROTOCOL], limited=True, timeout=TIMEOUT)
         try:

@@ -55,6 +55,7 @@ class Ping:
         except BaseException:
             stream.reset()
             raise
+        self._host.measured(connection.peer, rtt)
         return rtt
 
     async def _serve(self, stream: Stream) -> None:

@@ -31,6 +31,7 @@ from node.errors import (
     SecurityError,
 )
 from node.events import Path, ReservationLost, Reserved
+from node.logic.addressbook import Ttl
 from node.logic.relay import renew_at, retry_at, through
 from node.names.multiaddr import Multiaddr
 from node.net.drive import RelayedRaw
@@ -85,6 +86,7 @@ class _Keeping:
     held: Held
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when no connection to the relay is left."""
+    task: asyncio.Task[None] | None = None
 
 
 class RelayClient:
@@ -132,20 +134,27 @@ class RelayClient:
         self._keep(held)
         return held
 
+    def release(self, relay: PeerId) -> None:
+        """Keep the slot at `relay` no more: it is advertised and renewed no longer, and expires there in its time."""
+        keeping = self._keeping.get(relay)
+        if keeping is not None and keeping.task is not None:
+            keeping.task.cancel()
+
     @property
     def held(self) -> tuple[Held, ...]:
         """The slots that we hold."""
         return tuple(keeping.held for keeping in self._keeping.values())
 
     async def _connect_relay(self, relay: Multiaddr, peer: PeerId, timeout: float) -> Connection:
-        connection = self._direct(peer) or await self._host.connect(relay, timeout=timeout)
-        if connection.path is not Path.DIRECT:
+        """Whatever failed before: who wants a slot has a backoff of his own, or was asked by somebody."""
+        if (connection := self._host.swarm.direct(peer)) is not None:
+            return connection
+        address = relay.without("p2p")
+        connection = await self._host.swarm.dial(peer, [address], timeout=timeout, force_direct=True)
+        if connection.path is not Path.DIRECT:  # as a name may turn out to stand for
             raise RelayError(Status.PERMISSION_DENIED.name, f"{peer} is reached through a relay itself")
+        self._host.addressbook.add(peer, [address], Ttl.TOLD, self._host.now())
         return connection
-
-    def _direct(self, peer: PeerId) -> Connection | None:
-        best = self._host.swarm.best(peer)
-        return best if best is not None and best.path is Path.DIRECT else None
 
     async def _ask(self, connection: Connection) -> Held:
         stream = await connection.new_stream([HOP_PROTOCOL])
@@ -178,7 +187,7 @@ class RelayClient:
         before = keeping.held.addrs if keeping is not None else ()
         if keeping is None:
             keeping = self._keeping[held.relay] = _Keeping(held)
-            self._tasks.spawn(self._renew(keeping), f"slot at {held.relay}")
+            keeping.task = self._tasks.spawn(self._renew(keeping), f"slot at {held.relay}")
         keeping.held = held
         keeping.lost.clear()
         self._advertise(before, held.addrs)
@@ -191,7 +200,7 @@ class RelayClient:
             self._host.remove_advertised(addr)
 
     async def _renew(self, keeping: _Keeping) -> None:
-        why = "the node is closing"
+        why = "not wanted any more"
         try:
             why = await self._renew_until_lost(keeping)
         finally:
@@ -220,7 +229,7 @@ class RelayClient:
         return why
 
     async def _renew_once(self, keeping: _Keeping) -> None:
-        connection = self._direct(keeping.held.relay)
+        connection = self._host.swarm.direct(keeping.held.relay)
         if connection is None:
             raise RelayError(Status.CONNECTION_FAILED.name, "no connection to the relay")
         async with asyncio.timeout(REQUEST_TIMEOUT):
@@ -232,11 +241,11 @@ class RelayClient:
                 await keeping.lost.wait()
         except TimeoutError:
             return False
-        return self._direct(keeping.held.relay) is None  # else reserved anew over another connection
+        return self._host.swarm.direct(keeping.held.relay) is None  # else reserved anew over another connection
 
     def _disconnected(self, connection: Connection, _why: str) -> None:
         keeping = self._keeping.get(connection.peer)
-        if keeping is not None and self._direct(connection.peer) is None:
+        if keeping is not None and self._host.swarm.direct(connection.peer) is None:
             keeping.lost.set()
 
     # ── dialling through a relay ─────────────────────────────────────────────────────────────────────────────────
@@ -261,7 +270,7 @@ class RelayClient:
             here = _circuit_at(relay)
             raw = RelayedRaw(stream, here, here / f"/p2p/{target}")
             return await self._host.swarm.add_outbound(
-                raw, expected=target, path=Path.RELAYED, limited=answer.limit is not None, transport="relay"
+                raw, expected=target, path=Path.RELAYED, limited=answer.limit is not None
             )
         except BaseException:
             stream.reset()
@@ -298,7 +307,7 @@ class RelayClient:
         swarm = self._host.swarm
         ended = asyncio.Event()
         raw = RelayedRaw(stream, here, here)
-        connection = await swarm.add_inbound(raw, path=Path.RELAYED, limited=limit is not None, transport="relay")
+        connection = await swarm.add_inbound(raw, path=Path.RELAYED, limited=limit is not None)
         unsubscribe = swarm.on_disconnected(lambda gone, _why: ended.set() if gone is connection else None)
         try:
             if connection.peer != source:

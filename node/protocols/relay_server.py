@@ -75,27 +75,31 @@ class RelayServer:
         self._host = host
         self._wall = wall
         self._timeouts = timeouts or RelayTimeouts()
-        self._unsubscribe: Unsubscribe | None = None
+        self._unsubscribe: list[Unsubscribe] = []
+        self._asking: dict[asyncio.Event, PeerId] = {}  # whom we ask to take a circuit; bounded by the circuits
         self.slots = Slots(limits or RelayLimits())
 
     async def start(self) -> None:
         """Serve HOP from now on."""
-        self._unsubscribe = self._host.swarm.on_disconnected(self._disconnected)
+        swarm = self._host.swarm
+        self._unsubscribe = [swarm.on_connected(self._connected), swarm.on_disconnected(self._disconnected)]
         self._host.handle(HOP_PROTOCOL, self._serve, limited=True)
 
     async def close(self) -> None:
         """Serve it no more; circuits end with their connections."""
         self._host.unhandle(HOP_PROTOCOL)
-        if self._unsubscribe is not None:
-            self._unsubscribe()
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+
+    def _connected(self, connection: Connection) -> None:
+        if connection.path is Path.DIRECT:
+            for came, target in self._asking.items():
+                if target == connection.peer:
+                    came.set()
 
     def _disconnected(self, connection: Connection, _why: str) -> None:
-        if self._direct(connection.peer) is None:
+        if self._host.swarm.direct(connection.peer) is None:
             self.slots.leave(connection.peer)
-
-    def _direct(self, peer: PeerId) -> Connection | None:
-        best = self._host.swarm.best(peer)
-        return best if best is not None and best.path is Path.DIRECT else None
 
     def _newest_direct(self, peer: PeerId) -> Connection | None:
         """By the newest a target is reached that has changed its network; the older ones may not have noticed yet."""
@@ -178,10 +182,41 @@ class RelayServer:
             self._host.emit(Circuit(CircuitStep.CLOSED, circuit.source, circuit.target, up, down, why))
 
     async def _stop(self, circuit: CircuitEnds, limit: Limit | None) -> Stream:
-        """Ask the target to take the circuit; RelayError when it does not."""
-        connection = self._newest_direct(circuit.target)
-        if connection is None:
-            raise RelayError(Status.CONNECTION_FAILED.name, f"no connection to {circuit.target}")
+        """Ask the target to take the circuit; RelayError when it does not.
+
+        If it comes by another connection before it has answered, it is asked by that one: it may have lost the other.
+        """
+        came = asyncio.Event()
+        self._asking[came] = circuit.target
+        try:
+            while (connection := self._newest_direct(circuit.target)) is not None:
+                came.clear()
+                if (stream := await self._ask_until(came, connection, circuit, limit)) is not None:
+                    return stream
+        finally:
+            del self._asking[came]
+        raise RelayError(Status.CONNECTION_FAILED.name, f"no connection to {circuit.target}")
+
+    async def _ask_until(
+        self, came: asyncio.Event, connection: Connection, circuit: CircuitEnds, limit: Limit | None
+    ) -> Stream | None:
+        """None: the target came by another connection meanwhile."""
+        asking = asyncio.create_task(self._ask(connection, circuit, limit), name=f"circuit to {circuit.target}")
+        coming = asyncio.create_task(came.wait(), name=f"{circuit.target} comes again")
+        stream: Stream | None = None
+        try:
+            await asyncio.wait({asking, coming}, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                stream = asking.result()
+            return stream
+        finally:
+            coming.cancel()
+            asking.cancel()
+            _, left = await asyncio.gather(coming, asking, return_exceptions=True)
+            if stream is None and not isinstance(left, BaseException):
+                left.reset()
+
+    async def _ask(self, connection: Connection, circuit: CircuitEnds, limit: Limit | None) -> Stream:
         stream = await connection.new_stream([STOP_PROTOCOL])
         try:
             request = StopMessage(StopType.CONNECT, peer=RelayPeer(circuit.source), limit=limit)

@@ -23,7 +23,6 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -34,6 +33,9 @@ from node.names import fields
 from node.names.keys import PrivateKey, PublicKey
 from node.names.peerid import PeerId
 from node.names.varint import Buffer
+from node.wire.security_events import DataReceived, Event, HandshakeCompleted
+
+__all__ = ["MAX_PLAINTEXT", "PROTOCOL", "TAG", "CipherState", "HandshakeState", "Noise"]
 
 PROTOCOL = "/noise"
 MAX_MESSAGE = 65535
@@ -52,26 +54,6 @@ _IDENTITY_KEY, _IDENTITY_SIG, _EXTENSIONS = 1, 2, 4
 _STREAM_MUXERS = 2
 _NONCE = struct.Struct("<4xQ")
 _LENGTH = struct.Struct(">H")
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeCompleted:
-    """The peer has proved who it is."""
-
-    peer: PeerId
-    key: PublicKey
-    muxer: str | None
-    """The stream muxer agreed on in the handshake; None: negotiate it by multistream."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataReceived:
-    """Plaintext of one transport message."""
-
-    data: bytes
-
-
-Event = HandshakeCompleted | DataReceived
 
 
 class CipherState:

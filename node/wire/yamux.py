@@ -21,12 +21,11 @@ Spec: https://github.com/libp2p/specs/blob/master/yamux/README.md
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
-from node.errors import ConnectionClosed, LimitExceeded, RemoteProtocolError, StreamClosed
+from node.errors import ConnectionClosed, LimitExceeded, RemoteProtocolError
 from node.names.varint import Buffer
-from node.wire.yamux_events import (
+from node.wire.muxer_events import (
     DataReceived,
     Event,
     GoAwayReceived,
@@ -37,18 +36,15 @@ from node.wire.yamux_events import (
     StreamOpened,
     StreamWasReset,
 )
+from node.wire.muxer_streams import MAX_CONTROL, MuxerStream, MuxerStreams
 from node.wire.yamux_frames import HEADER, VERSION, Flag, GoAwayCode, Kind, pack
-from node.wire.yamux_windows import GrowthPool
+from node.wire.yamux_windows import Growth, GrowthPool
 
 __all__ = ["INITIAL_WINDOW", "MAX_CONTROL", "PROTOCOL", "Yamux", "YamuxConfig"]
 
 PROTOCOL = "/yamux/1.0.0"
 INITIAL_WINDOW = 256 * 1024
-# Answers that wait for a peer which asks but does not read; beyond it the peer is flooding us.
-MAX_CONTROL = 4096
 MAX_PINGS = 16  # of ours that wait for their pong; the oldest is given up
-# Below this a data frame is not worth the rest of a batch: the next batch carries it whole.
-_MIN_FRAME = 1024
 _MAX_CREDIT = 2**32 - 1
 
 
@@ -73,31 +69,13 @@ class YamuxConfig:
     """How long a stream that we closed may wait for the peer's FIN before it is reset."""
 
 
-class _Stream:
-    """What the session knows of one stream; at most `max_streams` of them."""
-
-    __slots__ = (
-        "acked",
-        "consumed",
-        "credit",
-        "epoch",
-        "fin_sent",
-        "fin_wanted",
-        "outgoing",
-        "queued",
-        "refusing",
-        "remote_fin",
-        "send_window",
-        "window",
-    )
+class _Stream(MuxerStream):
+    __slots__ = ("acked", "consumed", "credit", "epoch", "send_window", "window")
 
     def __init__(self, now: float) -> None:
+        super().__init__()
         self.acked = False
         self.send_window = INITIAL_WINDOW
-        self.outgoing: deque[memoryview] = deque()  # what the writer waits for, so bounded by the writer
-        self.queued = False  # in the session's round of streams with something to send
-        self.fin_wanted = self.fin_sent = self.remote_fin = False
-        self.refusing = False  # closed by us: more data is answered by RST
         self.window = INITIAL_WINDOW
         self.credit = INITIAL_WINDOW  # what the peer may still send
         self.consumed = 0  # read by our user and not yet given back as credit
@@ -109,30 +87,25 @@ class _Stream:
         return self.fin_wanted and not self.fin_sent
 
 
-class Yamux:
+class Yamux(MuxerStreams[_Stream]):
     """The machine of one session. Any error raised by `receive_data` is final; GoAway is then queued."""
 
+    has_ping = True
+
     def __init__(
-        self, *, initiator: bool, now: float, config: YamuxConfig | None = None, pool: GrowthPool | None = None
+        self, *, initiator: bool, now: float, config: YamuxConfig | None = None, pool: Growth | None = None
     ) -> None:
         self.rtt: float | None = None
         """The last measured round trip, smoothed; seconds."""
         self._config = config or YamuxConfig()
-        self._pool = pool or GrowthPool(self._config.growth_budget)
-        self._streams: dict[int, _Stream] = {}  # at most twice max_streams
+        super().__init__("yamux", HEADER.size, self._config.linger)
+        self._pool: Growth = pool or GrowthPool(self._config.growth_budget)
         self._next_id = 1 if initiator else 2
         self._remote_parity = 0 if initiator else 1
-        self._counts = [0, 0]  # open streams by the parity of their id
         self._unacked = 0
         self._growth = 0
-        self._control: deque[bytes] = deque()  # at most MAX_CONTROL by the peer's doing
-        self._round: deque[int] = deque()  # streams that can send, each once
-        self._drained: list[int] = []
-        self._forgotten: list[int] = []
-        self._lingering: dict[int, float] = {}  # stream → when it is reset, in the order of time
         self._header = bytearray()  # of a frame under way, less than HEADER.size
         self._body_left = 0
-        self._body_stream: int | None = None
         self._body_ends_stream = False
         self._going_away = self._peer_going_away = False
         self._pings: dict[int, float] = {}  # nonce → time sent; the last MAX_PINGS
@@ -227,7 +200,7 @@ class Yamux:
         if self._going_away or self._counts[self._remote_parity] >= self._config.max_streams:
             self._answer(_WINDOW_UPDATE, _RST, stream_id, 0)
             return
-        self._add(stream_id, now).acked = True
+        self._add(stream_id, _Stream(now)).acked = True
         self._answer(_WINDOW_UPDATE, _ACK, stream_id, 0)
         events.append(StreamOpened(stream_id))
 
@@ -281,7 +254,7 @@ class Yamux:
         if not self.may_open():
             raise LimitExceeded(f"{self._unacked} streams that the peer has not acknowledged")
         stream_id, self._next_id = self._next_id, self._next_id + 2
-        self._add(stream_id, now)
+        self._add(stream_id, _Stream(now))
         self._unacked += 1
         self._send_control(_WINDOW_UPDATE, _SYN, stream_id, 0)
         return stream_id
@@ -289,47 +262,6 @@ class Yamux:
     def may_open(self) -> bool:
         """Whether the backlog of unacknowledged streams has room."""
         return self._unacked < self._config.ack_backlog
-
-    def send_data(self, stream_id: int, data: memoryview) -> None:
-        """Queue bytes (format B), which must not change until `drained` names the stream; raises StreamClosed."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.fin_wanted:
-            raise StreamClosed(f"yamux stream {stream_id} is closed for writing")
-        if data:
-            stream.outgoing.append(data)
-            self._enqueue(stream_id, stream)
-
-    def pending(self, stream_id: int) -> bool:
-        """Whether bytes of `send_data` still wait."""
-        stream = self._streams.get(stream_id)
-        return stream is not None and bool(stream.outgoing)
-
-    def drained(self) -> list[int]:
-        """The streams whose last queued byte was handed out since the last call."""
-        drained, self._drained = self._drained, []
-        return drained
-
-    def forgotten(self) -> list[int]:
-        """The streams that ended in both directions since the last call, and are not open again."""
-        forgotten, self._forgotten = self._forgotten, []
-        return [stream_id for stream_id in forgotten if stream_id not in self._streams]
-
-    def close_write(self, stream_id: int) -> None:
-        """End our direction, after what is queued."""
-        stream = self._streams.get(stream_id)
-        if stream is not None and not stream.fin_wanted:
-            stream.fin_wanted = True
-            self._enqueue(stream_id, stream)
-
-    def close(self, stream_id: int, now: float) -> None:
-        """End our direction and refuse the rest of the peer's: a FIN is fine, more data is answered by RST."""
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.refusing:
-            return
-        stream.refusing = True
-        self.close_write(stream_id)
-        if not stream.remote_fin:
-            self._lingering[stream_id] = now + self._config.linger
 
     def reset(self, stream_id: int, code: int = 0) -> None:
         """End both directions at once and forget what is queued."""
@@ -368,21 +300,6 @@ class Yamux:
 
     # --- towards the wire
 
-    def data_to_send(self, max_bytes: int) -> list[Buffer]:
-        """The next buffers for the peer, together at most `max_bytes`; empty when nothing can be sent."""
-        batch: list[Buffer] = []
-        room = max_bytes
-        while self._control and room >= HEADER.size:
-            batch.append(self._control.popleft())
-            room -= HEADER.size
-        while self._round and room >= HEADER.size + _MIN_FRAME:
-            stream_id = self._round.popleft()
-            stream = self._streams[stream_id]
-            stream.queued = False
-            room -= self._take(stream_id, stream, room, batch)
-            self._enqueue(stream_id, stream)
-        return batch
-
     def _take(self, stream_id: int, stream: _Stream, room: int, batch: list[Buffer]) -> int:
         if not stream.outgoing:
             stream.fin_sent = True
@@ -390,43 +307,20 @@ class Yamux:
             if stream.remote_fin:
                 self._forget(stream_id)
             return HEADER.size
-        data = stream.outgoing[0]
-        size = min(len(data), stream.send_window, room - HEADER.size)
+        size = min(len(stream.outgoing[0]), stream.send_window, room - HEADER.size)
         stream.send_window -= size
-        batch += (pack(_DATA, 0, stream_id, size), data[:size])
-        if size < len(data):
-            stream.outgoing[0] = data[size:]
-        else:
-            stream.outgoing.popleft()
-            if not stream.outgoing:
-                self._drained.append(stream_id)
+        batch += (pack(_DATA, 0, stream_id, size), self._cut(stream_id, stream, size))
         return HEADER.size + size
-
-    def _enqueue(self, stream_id: int, stream: _Stream) -> None:
-        if not stream.queued and stream.can_send() and stream_id in self._streams:
-            stream.queued = True
-            self._round.append(stream_id)
 
     def _send_control(self, kind: int, flags: int, stream_id: int, length: int) -> None:
         self._control.append(pack(kind, flags, stream_id, length))
 
-    def _add(self, stream_id: int, now: float) -> _Stream:
-        stream = self._streams[stream_id] = _Stream(now)
-        self._counts[stream_id % 2] += 1
-        return stream
-
-    def _forget(self, stream_id: int) -> None:
-        stream = self._streams.pop(stream_id)
-        self._counts[stream_id % 2] -= 1
-        self._forgotten.append(stream_id)
-        self._lingering.pop(stream_id, None)
+    def _forget(self, stream_id: int) -> _Stream:
+        stream = super()._forget(stream_id)
         self._return_growth(stream.window - INITIAL_WINDOW)
         if not stream.acked:
             self._unacked -= 1
-        if stream.queued:
-            self._round.remove(stream_id)
-        if self._body_stream == stream_id:
-            self._body_stream = None
+        return stream
 
     def _grow(self, stream: _Stream, now: float) -> int:
         if self.rtt is None or now - stream.epoch >= 4 * self.rtt:
@@ -444,9 +338,7 @@ class Yamux:
     def abandon(self) -> None:
         """The session is over: forget its streams and return what their windows took of the pool."""
         self._return_growth(self._growth)
-        self._streams.clear()
-        self._round.clear()
-        self._lingering.clear()
+        super().abandon()
 
     # --- time
 
@@ -467,6 +359,5 @@ class Yamux:
             self.ping(now)
             self._probe_at = now + self._config.keep_alive
             self._answer_by = now + self._config.answer_within
-        for stream_id in [stream_id for stream_id, due in self._lingering.items() if due <= now]:
-            self.reset(stream_id)
+        self._reset_those_that_linger(now)
         return []

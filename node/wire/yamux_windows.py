@@ -6,6 +6,18 @@ does not can fill it and leave it full. Sessions cannot know of each other, memo
 
 from __future__ import annotations
 
+from typing import Protocol
+
+
+class Growth(Protocol):
+    """What windows may grow by, whoever else takes of it."""
+
+    def take(self, wanted: int) -> int:
+        """Take up to `wanted` bytes, and return how many that were."""
+
+    def give(self, size: int) -> None:
+        """Return what was taken."""
+
 
 class GrowthPool:
     """By how many bytes the receive windows of all who share it may exceed their initial size."""

@@ -1,4 +1,4 @@
-"""What a yamux session tells its user."""
+"""What a muxer tells its user, be it yamux or mplex."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ class StreamWasReset:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamOverran:
+    """We have reset this stream, for the peer sent more than its reader reads and nothing holds it back."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class PongReceived:
     """The answer to `ping`; `rtt` in seconds."""
 
@@ -69,6 +76,7 @@ Event: TypeAlias = (
     | DataReceived
     | StreamEnded
     | StreamWasReset
+    | StreamOverran
     | PongReceived
     | GoAwayReceived
     | KeepAliveFailed
