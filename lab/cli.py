@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, NoReturn
 from lab.errors import EventError, LabError, MissingCapability, TopologyError
 
 if TYPE_CHECKING:
+    from lab.kernel.container import Engine
     from lab.lab import Lab
+    from lab.model.topology import Topology
     from lab.report.results import Results
 
 OK, NOT_AS_PREDICTED, MISTAKE, BROKEN = 0, 1, 2, 3
@@ -37,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
-    except (TopologyError, EventError) as error:
+    except (TopologyError, EventError, argparse.ArgumentTypeError) as error:
         print(f"punchlab: {error}", file=sys.stderr)
         return MISTAKE
     except LabError as error:
@@ -56,7 +58,8 @@ def _find_programs() -> None:
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
-def _in_sandbox(main: Callable[[], int]) -> int:
+def in_sandbox(main: Callable[[], int], engine: Engine | None = None) -> int:
+    """Run the rest of a command where it may make networks, with an engine containers' too; `MissingCapability`."""
     from lab.kernel import sandbox
 
     problem = sandbox.problem()
@@ -64,7 +67,30 @@ def _in_sandbox(main: Callable[[], int]) -> int:
         raise MissingCapability(problem)
     if shutil.which("nft") is None:
         raise MissingCapability("there is no `nft`, which makes the NATs; install it: sudo apt install nftables")
-    return sandbox.run_in_sandbox(lambda: _reported(main))
+    return sandbox.run_in_sandbox(lambda: _reported(main), own_users=engine is None)
+
+
+def engine_for(topology: Topology | None, runner: str | None = None) -> Engine | None:
+    """Docker's engine where a network has containers, once what ended labs have left there is removed."""
+    from lab.model.runner import CONTAINER, has_containers
+
+    if runner != CONTAINER and (topology is None or not has_containers(topology)):
+        return None
+    from lab.kernel.container import Engine
+
+    engine = Engine.find()
+    engine.require_rights()
+    engine.reap()
+    return engine
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    from lab.kernel.container import Engine
+
+    removed, living = Engine.find().reap()
+    left = f", {living} left to labs that are running" if living else ""
+    print(f"containers of labs that have ended: {removed} removed{left}")
+    return OK
 
 
 def _reported(main: Callable[[], int]) -> int:
@@ -96,7 +122,7 @@ def _nats(arguments: argparse.Namespace) -> int:
     from lab.run.certify import certify_presets
 
     if arguments.all:
-        return _in_sandbox(lambda: _grid(full=arguments.full))
+        return in_sandbox(lambda: _grid(full=arguments.full))
 
     names = arguments.presets or list(PRESETS)
 
@@ -109,16 +135,17 @@ def _nats(arguments: argparse.Namespace) -> int:
         print(f"{as_declared} of {len(certificates)} measured as declared, in {seconds:.1f} s")
         return OK if as_declared == len(certificates) else NOT_AS_PREDICTED
 
-    return _in_sandbox(measure)
+    return in_sandbox(measure)
 
 
 def _links(arguments: argparse.Namespace) -> int:
     from lab.report.links import link_table, load_table, summary, to_json
     from lab.report.terminal import stdout
-    from lab.run.links import LOADS, measure_links
+    from lab.run.links import LOADS, PACE, measure_links
 
     def measure() -> int:
-        report = measure_links(arguments.backend, loads=() if arguments.no_load else LOADS)
+        loads = () if arguments.no_load else LOADS
+        report = measure_links(arguments.backend, loads=loads, pace=arguments.pace or PACE, machine=arguments.machine)
         console = stdout()
         console.print(link_table(report, console.options.ascii_only))
         if report.loads:
@@ -128,7 +155,7 @@ def _links(arguments: argparse.Namespace) -> int:
             arguments.save.write_text(to_json(report), "utf-8")
         return OK if all(row.ok for row in report.rows) else NOT_AS_PREDICTED
 
-    return _in_sandbox(measure)
+    return in_sandbox(measure)
 
 
 def _grid(*, full: bool) -> int:
@@ -137,10 +164,10 @@ def _grid(*, full: bool) -> int:
 
     from lab.model.grid import grid, refused
     from lab.report.terminal import grid_summary, stdout
-    from lab.run.grid import certify_grid
+    from lab.run.grid import VERSIONS, certify_grid
 
     nats, began = grid(), time.monotonic()
-    with _progress(len(nats), "measuring") as done:
+    with progress(len(nats) * len(VERSIONS), "measuring") as done:
         certificates = asyncio.run(certify_grid(nats, full=full, done=done))
     for line in grid_summary(certificates, refused(), time.monotonic() - began):
         stdout().print(line, markup=False, highlight=False, soft_wrap=True)
@@ -151,49 +178,89 @@ def _truth(arguments: argparse.Namespace) -> int:
     """The oracle against a puncher that knows nothing of libp2p."""
     import time
 
+    from lab.model.ipv6 import Ip
     from lab.report.terminal import stdout
     from lab.run.truth import punches_of_a_round, summary, try_rounds
 
     def run() -> int:
         began, each = time.monotonic(), arguments.sample or punches_of_a_round()
-        with _progress(arguments.rounds * each) as done:
-            tried = asyncio.run(try_rounds(arguments.rounds, arguments.seed, sample=arguments.sample, done=done))
+        with progress(arguments.rounds * each) as done:
+            trying = try_rounds(
+                arguments.rounds, arguments.seed, ip=Ip(arguments.ip), sample=arguments.sample, done=done
+            )
+            tried = asyncio.run(trying)
         for line in summary(tried, time.monotonic() - began):
             stdout().print(line, markup=False, highlight=False, soft_wrap=True)
         return OK if all(punch.agrees for punch in tried) else NOT_AS_PREDICTED
 
-    return _in_sandbox(run)
+    return in_sandbox(run)
+
+
+def _asked(arguments: argparse.Namespace) -> Topology:
+    """The topology of the command line, once it is sure that it can be built; TopologyError."""
+    from lab.model.runner import all_run_as
+    from lab.model.topology import load
+    from lab.plan.build import build
+    from lab.run.library import locate
+
+    topology = load(locate(arguments.topology))
+    if arguments.runner is not None:
+        topology = all_run_as(topology, arguments.runner)
+    build(topology, arguments.seed)
+    return topology
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lab.model.topology import load
     from lab.run.cell import cast
-    from lab.run.library import locate
     from lab.run.matrix import run_single
 
-    topology = load(locate(arguments.topology))
+    topology = _asked(arguments)
     cast(topology)
-    return _in_sandbox(lambda: _told(*asyncio.run(run_single(topology, arguments.runs, arguments.seed))))
+    engine = engine_for(topology)
+    return in_sandbox(lambda: _told(*asyncio.run(run_single(topology, arguments.runs, arguments.seed, engine))), engine)
 
 
 def _matrix(arguments: argparse.Namespace) -> int:
+    from lab import cli_matrix
+    from lab.model.classical import CLASSICAL
+    from lab.model.runner import PROCESS
+    from lab.model.transport import BOTH, PUNCHABLE
+    from lab.report.punches import campaign, save, tally_line
     from lab.run.matrix import Order, run_matrix
 
-    order = Order(arguments.dialers, arguments.listeners, arguments.jobs, arguments.seed)
+    if cli_matrix.wanted(arguments):
+        return cli_matrix.matrix(arguments)
+    asked = arguments.transport or PUNCHABLE
+    transports = cli_matrix.some_of((*PUNCHABLE, BOTH), "transport to punch with")(",".join(asked))
+    order = Order(
+        arguments.dialers or CLASSICAL,
+        arguments.listeners or CLASSICAL,
+        transports,
+        arguments.link,
+        arguments.jobs,
+        arguments.seed,
+        arguments.runner or PROCESS,
+        engine_for(None, arguments.runner),
+    )
 
     def run() -> int:
-        worst = OK
-        for _ in range(arguments.repeat):
-            with _progress(len(order.pairs)) as done:
+        worst, rounds = OK, []
+        for _ in range(arguments.repeat or 1):
+            with progress(len(order.cells)) as done:
                 folder, results = asyncio.run(run_matrix(order, arguments.runs, done))
             worst = max(worst, _told(folder, results))
+            rounds.append(results)
+            if arguments.save is not None:
+                save(arguments.save, campaign(order.link, rounds))
+        if len(rounds) > 1:
+            print(f"all {len(rounds)} rounds:", *map(tally_line, campaign(order.link, rounds).tallies), sep="\n")
         return worst
 
-    return _in_sandbox(run)
+    return in_sandbox(run, order.engine)
 
 
 @contextmanager
-def _progress(cells: int, what: str = "punching") -> Iterator[Callable[[object], None]]:
+def progress(cells: int, what: str = "punching") -> Iterator[Callable[[object], None]]:
     """A bar on stderr while cells run; nothing where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -220,26 +287,28 @@ def _up(arguments: argparse.Namespace) -> int:
     import time
     from random import SystemRandom
 
-    from lab.model.topology import load
     from lab.run.evidence import Evidence, new_run
-    from lab.run.library import locate
     from lab.run.up import up
 
-    topology = load(locate(arguments.topology))
+    topology = _asked(arguments)
+    engine = engine_for(topology)
     folder = new_run(arguments.runs, topology.name, time.time(), SystemRandom())
     announce = _announcer(folder)
-    return _in_sandbox(lambda: asyncio.run(up(topology, Evidence(folder), arguments.seed, announce)) or OK)
+    return in_sandbox(
+        lambda: asyncio.run(up(topology, Evidence(folder), arguments.seed, announce, engine)) or OK, engine
+    )
 
 
 def _announcer(folder: Path) -> Callable[[Lab], None]:
     from lab.model.writing import nat_words
 
     def announce(lab: Lab) -> None:
-        for router in lab.plan.routers:
+        for router in (*lab.plan.routers, *lab.plan.routers6):
             print(f"{router.name:<12} {router.wan:<15} LAN {router.lan}  {nat_words(router.nat)}")
         for peer in lab.all_peers:
-            behind = f"behind {peer.launch.router}" if peer.launch.router else "on the internet"
-            print(f"{peer.name:<12} {peer.launch.address:<15} {behind:<20} {peer.peer_id}")
+            for way in peer.launch.ways:
+                behind = f"behind {way.router}" if way.router else "on the internet"
+                print(f"{peer.name:<12} {way.address:<15} {behind:<20} {peer.peer_id}")
         print(f"\nA shell in one of them: punchlab shell {lab.all_peers[-1].name}")
         if lab.plan.routers:
             print(f"Have something happen:  punchlab event {lab.plan.routers[0].name} reboot")
@@ -287,10 +356,13 @@ def _capture(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from lab.report import interop_text
+    from lab.report.interop import is_interop
     from lab.report.terminal import report
     from lab.run.evidence import find_run
 
-    report(find_run(arguments.runs, arguments.run), arguments.format)
+    folder = find_run(arguments.runs, arguments.run)
+    (interop_text.report if is_interop(folder) else report)(folder, arguments.format)
     return OK
 
 
@@ -305,6 +377,8 @@ def _topologies(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from lab import cli_matrix, cli_resuming, cli_upstream
+
     parser = argparse.ArgumentParser(prog="punchlab", description="A laptop-sized internet with real NATs, for libp2p.")
     runs = argparse.ArgumentParser(add_help=False)
     runs.add_argument(
@@ -312,6 +386,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     seed = argparse.ArgumentParser(add_help=False)
     seed.add_argument("--seed", type=int, default=1, help="chance of the plan: same seed, same plan (default: 1)")
+    runner = argparse.ArgumentParser(add_help=False)
+    runner.add_argument("--runner", choices=("process", "container"), help="how peers are run, whatever topologies say")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], help: str, *parents: argparse.ArgumentParser):  # type: ignore[no-untyped-def]
@@ -327,19 +403,32 @@ def _parser() -> argparse.ArgumentParser:
     links = verb("links", _links, "ask links for latency, loss, rates, … one at a time, and measure what they do")
     links.add_argument("--backend", choices=("netem", "userspace"), help="instead of what this machine would use")
     links.add_argument("--no-load", action="store_true", help="leave out how many packets a second they carry")
+    links.add_argument("--pace", type=above_zero, metavar="N", help="at most so many probes/s, on a slow machine")
+    links.add_argument("--machine", default="", metavar="TEXT", help="what the saved measurements call this machine")
     links.add_argument("--save", type=Path, metavar="FILE", help="write the measurements there, as JSON")
     truth = verb("truth", _truth, "punch between all kinds of NAT without libp2p, and compare with the theory", seed)
     truth.add_argument(
         "--rounds", type=int, default=1, metavar="N", help="times that every pair has its turn (default: 1)"
     )
+    truth.add_argument("--ip", choices=("ipv4", "ipv6"), default="ipv4", help="over which version (default: ipv4)")
     truth.add_argument("--sample", type=int, default=None, metavar="N", help="only so many punches of each round")
-    matrix = verb("matrix", _matrix, "punch through every pair of NATs", runs, seed)
+    matrix = verb(
+        "matrix", _matrix, "punch through every pair of NATs, or try implementations together", runs, seed, runner
+    )
     _matrix_arguments(matrix)
+    told = "have things happen to two peers that talk, and take the seconds until there is direct traffic again"
+    cli_resuming.add_resuming_arguments(verb("resuming", cli_resuming.resuming, told, runs, seed))
+    peers = verb("peers", cli_matrix.peers, "what the peer of each implementation is, and was seen to do", runs)
+    cli_matrix.add_peers_arguments(peers)
+    merge = verb("merge", cli_matrix.merge, "join the results of several shards of a matrix of implementations", runs)
+    merge.add_argument("parts", nargs="+", metavar="RUN", help="ids, the starts of some, folders")
+    told = "run programs that were written for libp2p's own test suites"
+    cli_upstream.add_upstream_arguments(verb("upstream", cli_upstream.upstream, told, runs, seed))
     for name, run, help in (
         ("run", _run, "one topology: reserve, reach through the relay, punch, echo; and the verdict"),
         ("up", _up, "build a topology, start its peers, stay until Ctrl-C"),
     ):
-        verb(name, run, help, runs, seed).add_argument("topology", help="a name in topologies/ or a TOML file")
+        verb(name, run, help, runs, seed, runner).add_argument("topology", help="a name in topologies/ or a TOML file")
     shell = verb("shell", _shell, "open a shell inside a peer's or router's network namespace", runs)
     shell.add_argument("peer", help="a peer, a router, or core")
     shell.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND", help="instead of a shell")
@@ -359,22 +448,33 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument("--all", action="store_true", help="every packet, not only those that decide")
         if name == "report":
             made.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    verb("clean", _clean, "remove containers that labs which were killed have left")
     verb("topologies", _topologies, "list the library of topologies")
     return parser
 
 
+def above_zero(text: str) -> int:
+    """The reader of an option that counts something."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not number:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return number
+
+
 def _matrix_arguments(parser: argparse.ArgumentParser) -> None:
-    from lab.model.classical import CLASSICAL
+    from lab import cli_matrix
     from lab.model.presets import PRESETS
+    from lab.model.transport import BOTH, TRANSPORTS
 
-    def names(text: str) -> tuple[str, ...]:
-        wanted = tuple(text.split(","))
-        unknown = [name for name in wanted if name not in PRESETS]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"no NAT preset {unknown[0]!r}; there are: {', '.join(PRESETS)}")
-        return wanted
-
-    parser.add_argument("--dialers", type=names, default=CLASSICAL, metavar="NATS", help="presets, comma-separated")
-    parser.add_argument("--listeners", type=names, default=CLASSICAL, metavar="NATS", help="likewise")
-    parser.add_argument("--jobs", type=int, default=None, metavar="N", help="cells at a time (default: by processors)")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="whole matrices in a row")
+    names = cli_matrix.some_of(PRESETS, "NAT preset")
+    parser.add_argument("--dialers", type=names, metavar="NATS", help="presets, comma-separated")
+    parser.add_argument("--listeners", type=names, metavar="NATS", help="likewise")
+    by = cli_matrix.some_of((*TRANSPORTS, BOTH), "transport")
+    parser.add_argument("--transport", type=by, metavar="NAMES", help=f"tcp, quic, {BOTH}; a matrix for each")
+    parser.add_argument(
+        "--link", type=cli_matrix.link, metavar="VALUES", help="of both homes: 'latency=20ms loss=1%%', wifi, …"
+    )
+    parser.add_argument("--jobs", type=above_zero, metavar="N", help="cells at a time (default: by processors)")
+    parser.add_argument("--repeat", type=above_zero, metavar="N", help="whole matrices in a row")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep success, attempts and seconds there, as JSON")
+    cli_matrix.add_matrix_arguments(parser)

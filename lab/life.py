@@ -172,7 +172,7 @@ def check(plan: Plan, target: str, event: LifeEvent) -> None:
 def _check_ports(plan: Plan, target: str) -> None:
     """Refuse what is about the ports of a NAT where nobody allocates any, or it would seem to have succeeded."""
     name = _mapped(plan, target)[0]
-    if not any(router.name == name and not router.nat.one_to_one for router in plan.routers):
+    if not any(router.name == name and not router.nat.one_to_one for router in (*plan.routers, *plan.routers6)):
         raise EventError(f"{name} allocates no ports: it has an address for each host, or does not translate")
 
 
@@ -198,7 +198,7 @@ def _mapped(plan: Plan, target: str) -> tuple[str, tuple[str, ...]]:
         raise EventError(f"{target} is behind no router, so nobody maps it")
     if any(router.name == launch.router and router.nat.one_to_one for router in plan.routers):
         raise EventError(f"{target} has a public address at {launch.router}, with all its ports: nothing is mapped")
-    return launch.router, launch.addresses
+    return launch.router, launch.ways[0].addresses
 
 
 def _apart(plan: Plan, one: str, other: str) -> tuple[str, str]:

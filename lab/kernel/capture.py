@@ -42,7 +42,7 @@ MAX_FILE_BYTES = 1 << 30
 "What comes after is counted as dropped: a capture is evidence of a scenario, no place for a benchmark's payload."
 
 _SOL_PACKET = 263
-_RX_RING, _PACKET_STATISTICS, _VERSION = 5, 6, 10
+_RX_RING, _PACKET_STATISTICS, _VERSION, _IGNORE_OUTGOING = 5, 6, 10, 23
 _STATISTICS = struct.Struct("=II")
 "tpacket_stats: packets, drops"
 _TPACKET_V2 = 1
@@ -61,10 +61,10 @@ _SLOT = struct.Struct("=IIIHHII")
 "tpacket2_hdr: status, length, kept, offset of the Ethernet header, of the network header, seconds, nanoseconds"
 _PACKET_TYPE_AT = 32 + 10
 "sll_pkttype, in the sockaddr_ll behind the header"
-_MARGIN_NS = 1_000_000
+MARGIN_NS = 1_000_000
 "The longest that the kernel takes from stamping a packet to handing over its slot."
 
-_Packet = tuple[int, int, int, bytes, bool]
+Frame = tuple[int, int, int, bytes, bool]
 "Unix nanoseconds, number of the interface, length, bytes kept, outbound"
 
 
@@ -95,8 +95,8 @@ class CaptureSet:
         self._path = path
         self._ring_bytes = ring_bytes
         self._room = max_file_bytes
-        self._rings: list[_Ring] = []
-        self._held: list[_Packet] = []
+        self._rings: list[Ring] = []
+        self._held: list[Frame] = []
         "Taken out of the rings, too young to be written; bounded by what the rings hold."
         self._written = [0] * len(captures)
         self._surplus = [0] * len(captures)
@@ -127,8 +127,11 @@ class CaptureSet:
             raise
 
     def drain(self) -> None:
-        """Move what the rings hold to the file, without waiting; some 3 µs a packet. Raises KernelError."""
-        self._drain(time.time_ns() - _MARGIN_NS)
+        """Move what the rings hold to the file, without waiting; some 3 µs a packet. Raises KernelError.
+
+        What is younger than `MARGIN_NS` is left for the next time.
+        """
+        self._drain(time.time_ns() - MARGIN_NS)
 
     def stop(self) -> CaptureStats:
         """Take what is left, close the rings and the file. Blocks some 20 ms; raises KernelError."""
@@ -152,9 +155,8 @@ class CaptureSet:
             self._file.close()
             self._file = None
 
-    def _open_ring(self, number: int) -> _Ring:
-        capture = self._captures[number]
-        return _Ring(self._spaces[capture.space], capture, number, self._ring_bytes)
+    def _open_ring(self, number: int) -> Ring:
+        return _ring(self._spaces[self._captures[number].space], self._captures[number], number, self._ring_bytes)
 
     def _drain(self, before: int | None) -> None:
         """Write, in order, all packets stamped before that many Unix nanoseconds."""
@@ -187,10 +189,11 @@ class CaptureSet:
             raise KernelError(f"{self._path}: {error.strerror}") from error
 
 
-class _Ring:
-    """A socket on one interface and the memory that it shares with the kernel."""
+class Ring:
+    """A packet socket on one interface and the memory that it shares with the kernel; all it sees has that number."""
 
-    def __init__(self, ns: Namespace, capture: Capture, number: int, size: int) -> None:
+    def __init__(self, made: socket.socket, port: str, number: int, size: int, name: str) -> None:
+        """`made` has protocol 0 and is the ring's from now on; `name` is for messages. Raises KernelError."""
         self._number = number
         blocks = max(size // _BLOCK_BYTES, 1)
         slots = blocks * _SLOTS_PER_BLOCK
@@ -201,17 +204,17 @@ class _Ring:
         with ExitStack() as opened:
             try:
                 # Protocol 0: the socket sees nothing until it is bound to its interface.
-                self._socket = opened.enter_context(ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+                self._socket = opened.enter_context(made)
                 self._socket.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V2)
                 request = struct.pack("=IIII", _BLOCK_BYTES, blocks, _SLOT_BYTES, slots)
                 syscalls.setsockopt(self._socket.fileno(), _SOL_PACKET, _RX_RING, request)
                 self._memory = opened.enter_context(mmap.mmap(self._socket.fileno(), blocks * _BLOCK_BYTES))
-                self._socket.bind((capture.port, _ETH_P_ALL))
+                self._socket.bind((port, _ETH_P_ALL))
             except OSError as error:
-                raise KernelError(f"{capture.name}: no capture: {error.strerror}") from error
+                raise KernelError(f"{name}: no capture: {error.strerror}") from error
             opened.pop_all()
 
-    def take(self, packets: list[_Packet]) -> None:
+    def take(self, packets: list[Frame]) -> None:
         """Add all packets that the ring holds and give their slots back, once around at most."""
         memory, number, unpack = self._memory, self._number, _SLOT.unpack_from
         for _ in self._offsets:
@@ -230,14 +233,35 @@ class _Ring:
         _, drops = _STATISTICS.unpack(self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
         return int(drops)
 
+    def fileno(self) -> int:
+        """Readable while the ring holds packets."""
+        return self._socket.fileno()
+
+    def ignore_outgoing(self) -> None:
+        """See only what comes in."""
+        self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame on the interface. Raises OSError."""
+        self._socket.send(frame)
+
+    def overlook_error(self) -> None:
+        """Let go of what the interface had to say when it went down, or the ring would be readable ever after."""
+        self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
     def close(self) -> None:
+        """Give the memory back; waits for RCU."""
         self._memory.close()
         self._socket.close()
 
 
 def probe(ns: Namespace) -> None:
     """Open a ring in a namespace and close it again, to see whether this can be done. Raises KernelError."""
-    _Ring(ns, Capture(ns.name, "lo", ns.name), 0, _BLOCK_BYTES).close()
+    _ring(ns, Capture(ns.name, "lo", ns.name), 0, _BLOCK_BYTES).close()
+
+
+def _ring(ns: Namespace, capture: Capture, number: int, size: int) -> Ring:
+    return Ring(ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0), capture.port, number, size, capture.name)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -7,7 +7,8 @@ Facts about the kernel that decide how:
 
 * A cable is pulled at its socket, the end in the core or in a bridge. Whoever is plugged in sees the carrier go and
   keeps addresses and routes, as a laptop does; switched off itself it would lose its routes for good.
-* With the carrier go the ARP entries (neigh_carrier_down): a peer that moves does not send to its old router's MAC.
+* Neighbours that are told for good (`lab.plan.neighbours`) outlast a carrier that goes, but not an interface that is
+  switched off; and whoever moves or gets another address is another neighbour.
 * The last address that leaves an interface takes all routes through it along, so these are set again.
 * A veth end may change its namespace and leaves its bridge by that; its other end, and whoever captures there, stays.
 """
@@ -21,7 +22,7 @@ from typing import Final
 
 from lab.errors import EventError, KernelError
 from lab.kernel import memory, nft, switch
-from lab.kernel.carrier import await_operational
+from lab.kernel.carrier import await_local, await_operational
 from lab.kernel.link import Links
 from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
@@ -29,6 +30,7 @@ from lab.model.impairment import Impairment
 from lab.plan import amend
 from lab.plan.names import CORE
 from lab.plan.plan import Cable, Plan, Port
+from lab.plan.shaping import far_port
 
 APART_TABLE: Final = "punchlab_apart"
 MAX_APART: Final = 1024
@@ -114,8 +116,9 @@ class Changes:
 
     def set_link(self, place: str, up: Impairment, down: Impairment) -> str:
         """Have the link of a router or public peer be another; raises EventError where it has none."""
-        if amend.cable_of(self.plan, place).a.space != CORE:
-            raise EventError(f"{place} has no link to the internet of its own")
+        if place not in self.plan.shaping.owners:
+            hint = "a cable in a private network has one if the topology gives it one, `link = {}` at least"
+            raise EventError(f"{place} has no link of its own: {hint}")
         self._network.set_link(place, up, down)
         return ""
 
@@ -148,6 +151,7 @@ class Changes:
 
     def _switch(self, cable: Cable, *, on: bool) -> str:
         end = cable.a
+        self._switch_midway(cable, on=on)
         with Links(self._space(end.space)) as links:
             index = _number(self._space(end.space), end.name)
             if on:
@@ -160,9 +164,22 @@ class Changes:
                 for address in _of(6, end):
                     links.add_address(index, address)
             self._route(self.plan, end)
+            self._network.reintroduce(end)
         both = {cable.a.space: [cable.a.name], cable.b.space: [cable.b.name]}
         await_operational(self._network.spaces, both, up=on)
+        await_local(self._network.spaces, (cable.a, cable.b))
         return f"{cable.a.space}/{cable.a.name} – {cable.b.space}/{cable.b.name}"
+
+    def _switch_midway(self, cable: Cable, *, on: bool) -> None:
+        """Whoever is plugged in sees the carrier of the half that it holds."""
+        for number, link in enumerate(self.plan.shaping.cables):
+            if self._network.midway is not None and (link.space, link.port) == (cable.b.space, cable.b.name):
+                with Links(self._network.midway) as links:
+                    index = _number(self._network.midway, far_port(number))
+                    if on:
+                        links.bring_up(index)
+                    else:
+                        links.switch_off(index)
 
     def _address(self, was: Port, now: Port) -> None:
         """Old addresses go before new ones come, the first at last: its network's others would go along with it."""
@@ -176,6 +193,7 @@ class Changes:
                         links.remove_address(index, address)
                     for address in new:
                         links.add_address(index, address)
+        await_local(self._network.spaces, [now])
 
     def _route(self, plan: Plan, port: Port) -> None:
         """Set the routes by an interface that went with its addresses, or have another gateway now."""
@@ -184,7 +202,7 @@ class Changes:
         with Links(ns) as links:
             for route in plan.routes:
                 if (route.space, route.port) == (port.space, port.name):
-                    links.add_route(route.destination, route.gateway, index, replace=True)
+                    links.add_route(route, index, replace=True)
 
     def _replug(self, old: Cable, new: Cable) -> None:
         """Carry the socket's end of a cable to another router, and wait until both ends know."""
@@ -193,12 +211,14 @@ class Changes:
         with Links(left) as links:
             index = _number(left, old.a.name)
             links.switch_off(index)
+        self._switch_midway(old, on=False)
         await_operational(self._network.spaces, host, up=False)
         with Links(left) as links:
             links.hand_over(index, new.a.name, joined)
         with Links(joined) as links:
             index = _number(joined, new.a.name)
             links.bring_up(index)
+        self._switch_midway(new, on=True)
         await_operational(self._network.spaces, {new.a.space: [new.a.name], **host})
         if new.a.bridge is not None:
             with Links(joined) as links:

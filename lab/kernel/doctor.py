@@ -12,20 +12,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab.errors import LabError
-from lab.kernel import capture, netem, nfqueue, nft, portmap, sandbox
+from lab.errors import LabError, MissingCapability
+from lab.kernel import capture, nfqueue, nft, portmap, sandbox, shaping, translator
 from lab.kernel.conntrack import ConntrackWatch
+from lab.kernel.container import Engine
 from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
+from lab.kernel.pods import HOLDER_IMAGE
 from lab.plan.plan import Cable, Plan, Port, Space, SpaceKind
 
 _PROGRAM_WITHIN = 10.0
 "Seconds for a program to tell its version; a Docker daemon that hangs shall not hang us."
-_TRIALS_WITHIN = 30.0
+_TRIALS_WITHIN = 90.0
+"Seconds; they need 0.2, but where each first has to load its modules, in an emulated machine, 40."
 _OLDEST_PYTHON = (3, 11)
+IMAGES = (HOLDER_IMAGE, "punchlab/lab")
+"what `make images` builds"
 
 _TRIAL_RULES = """
 table ip punchlab {
@@ -60,7 +66,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at this machine, in about 0.2 s; never raises for what it finds."""
-    return [_python(), _kernel(), _apparmor(), *_sandbox(), _nft(), _iproute(), _miniupnpd(), _docker()]
+    return [_python(), _kernel(), _apparmor(), *_sandbox(), _nft(), _iproute(), _miniupnpd(), _tayga(), *_docker()]
 
 
 def _python() -> Finding:
@@ -147,18 +153,26 @@ def _try_capture() -> None:
 
 def _links() -> Finding:
     """Only shaped links need it: everything else works without."""
-    advice = "load modules: `sudo modprobe sch_netem` (Ubuntu: linux-modules-extra), or nfnetlink_queue and nft_compat"
+    advice = (
+        "load modules: `sudo modprobe sch_netem` (Ubuntu: linux-modules-extra), "
+        "or nfnetlink_queue, nft_compat and xt_NFQUEUE"
+    )
+    try:
+        backend, why = shaping.choice()
+    except MissingCapability as error:
+        return Finding("links", False, str(error), f"unset {shaping.ENVIRONMENT}, or {advice}", needed=False)
+    because = f": {why}" if why else ""
+    if backend == shaping.NETEM:
+        return Finding("links", True, f"netem, by the kernel{because}", needed=False)
     with Namespace("trial") as ns:
-        if netem.available(ns):
-            return Finding("links", True, "netem, by the kernel", needed=False)
         try:
             nft.load(ns, _TRIAL_QUEUE)
             nfqueue.add_queue_rules(ns, "trial", [("handing", 1)])
             with ns.entered():
                 nfqueue.Queue(1).close()
         except (LabError, OSError) as error:
-            return Finding("links", False, f"no netem in this kernel, and {error}", advice, needed=False)
-    return Finding("links", True, "the userspace link, as this kernel has no netem", needed=False)
+            return Finding("links", False, f"{why}; nor can the userspace link be made: {error}", advice, needed=False)
+    return Finding("links", True, f"the userspace link{because}", needed=False)
 
 
 def _nft() -> Finding:
@@ -181,10 +195,36 @@ def _miniupnpd() -> Finding:
     )
 
 
-def _docker() -> Finding:
-    told, ok = _told("docker", "version", "--format", "server {{.Server.Version}}")
-    advice = "only for peers that run in containers: install Docker, and let your user reach its daemon"
-    return Finding("docker", ok, told, advice, needed=False)
+def _tayga() -> Finding:
+    problem = translator.problem()
+    advice = f"only for routers that translate between IPv6 and IPv4 (nat64): {translator.INSTALL}"
+    return Finding("tayga", problem is None, problem or "NAT64 beside a router", advice, needed=False)
+
+
+def _docker() -> list[Finding]:
+    """Only peers in containers need it."""
+    told, installed = _told("docker", "--version")
+    client = told.partition(",")[0] if installed else "no client"
+    try:
+        with closing(Engine.find()) as engine:
+            return _engine(engine, client)
+    except LabError as error:
+        advice = "only for peers in containers, and to build images"
+        return [Finding("docker", False, f"{client}; {error}", advice, needed=False)]
+
+
+def _engine(engine: Engine, client: str) -> list[Finding]:
+    found = Finding("docker", True, f"engine {engine.version}, {client}", needed=False)
+    sizes = {name: engine.image_size(name) for name in IMAGES}
+    there = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sizes.items() if size is not None)
+    missing = [name for name, size in sizes.items() if size is None]
+    lacks = f"not built: {', '.join(missing)}" if missing else ""
+    images = Finding("images", not missing, "; ".join(filter(None, (there, lacks))), "`make images`", needed=False)
+    try:
+        engine.require_rights()
+    except MissingCapability as error:
+        return [found, Finding("containers", False, "no peers in containers", str(error), needed=False), images]
+    return [found, images]
 
 
 def _told(program: str, *arguments: str) -> tuple[str, bool]:
@@ -195,7 +235,9 @@ def _told(program: str, *arguments: str) -> tuple[str, bool]:
         done = subprocess.run(
             [program, *arguments], capture_output=True, text=True, timeout=_PROGRAM_WITHIN, check=False
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"does not answer: {error}", False
+    except subprocess.TimeoutExpired:
+        return f"does not answer within {_PROGRAM_WITHIN:.0f} s", False
+    except OSError as error:
+        return f"does not start: {error.strerror}", False
     lines = (done.stdout if done.returncode == 0 else done.stderr or done.stdout).strip().splitlines()
     return lines[0] if lines else "", done.returncode == 0

@@ -16,12 +16,16 @@ import struct
 from types import TracebackType
 from typing import Any
 
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from lab.errors import KernelError
 from lab.kernel.namespace import Namespace
+from lab.plan.neighbours import Neighbour, Station
+from lab.plan.plan import Policy, Route
 
 LOOPBACK = 1
 "The interface number of `lo` in every namespace."
@@ -29,7 +33,9 @@ _BATCH = 64
 _ANSWER_WITHIN = 20.0
 "Seconds; the kernel answers when it is done, and making interfaces waits for others that are being taken down."
 
-_RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE = 16, 20, 21, 24
+_RTM_NEWLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_NEWRULE = 16, 20, 21, 24, 32
+_RTM_NEWNEIGH, _RTM_DELNEIGH = 28, 29
+_PERMANENT, _STATIC, _OF_MASTER, _FAMILY_BRIDGE = 0x80, 0x40, 0x04, 7
 _NLMSG_ERROR = 2
 _REQUEST_ACK, _CREATE_NEW, _CREATE_OR_REPLACE = 0x1 | 0x4, 0x400 | 0x200, 0x400 | 0x100
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
@@ -40,6 +46,7 @@ _FLAG_UP = 0x1
 _NODAD = 0x02
 _TABLE_MAIN, _PROTO_STATIC, _TYPE_UNICAST = 254, 4, 1
 _SCOPE_LINK = 253
+_TO_TABLE = 1
 
 
 class Links:
@@ -52,7 +59,8 @@ class Links:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._sequence = 0
-        self._waiting: list[tuple[bytes, str]] = []
+        self._waiting: list[tuple[bytes, str, int]] = []
+        "request, what it is for, and the error that would be no error"
 
     def __enter__(self) -> Links:
         return self
@@ -88,8 +96,13 @@ class Links:
         what = f"cable from {end.name} to {other.name} in {other_ns.name}"
         self._link(what, attrs, create=True, index=end.index, flags=_FLAG_UP, change=_FLAG_UP)
 
+    def add_ifb(self, index: int, name: str) -> None:
+        """Make a device that gives packets back to where they were redirected from, switched on."""
+        attrs: list[tuple[str, Any]] = [*_names(name, None), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "ifb")]})]
+        self._link(f"ifb {name}", attrs, create=True, index=index, flags=_FLAG_UP, change=_FLAG_UP)
+
     def plug(self, index: int, bridge: int) -> None:
-        """Make an interface a port of a bridge."""
+        """Make an interface a port of a bridge; of none if its number is 0."""
         self._link("plug into a bridge", [("IFLA_MASTER", bridge)], index=index)
 
     def set_bridge(self, index: int, **options: int) -> None:
@@ -130,27 +143,76 @@ class Links:
         message["attrs"] = [("IFA_LOCAL", str(parsed.ip)), ("IFA_ADDRESS", str(parsed.ip))]
         self._queue(message, kind, _CREATE_NEW if kind == _RTM_NEWADDR else 0, what=what)
 
-    def add_route(self, destination: str, gateway: str | None, index: int, *, replace: bool = False) -> None:
-        """Route a prefix, or `default`, to an interface, by a gateway or directly; `replace` one that is there."""
+    def add_route(self, route: Route, index: int, *, replace: bool = False) -> None:
+        """Route a prefix to the interface of that number, by a gateway or directly; `replace` one that is there."""
         attrs: list[tuple[str, Any]] = [("RTA_OIF", index)]
-        version = ipaddress.ip_address(gateway).version if gateway else 4
+        version = ipaddress.ip_address(route.gateway).version if route.gateway else 4
         length = 0
-        if destination != "default":
-            prefix = ipaddress.ip_network(destination)
+        if route.destination != "default":
+            prefix = ipaddress.ip_network(route.destination)
             version, length = prefix.version, prefix.prefixlen
             attrs.append(("RTA_DST", str(prefix.network_address)))
-        if gateway:
-            attrs.append(("RTA_GATEWAY", gateway))
+        if route.gateway:
+            attrs.append(("RTA_GATEWAY", route.gateway))
+        if route.metric:
+            attrs.append(("RTA_PRIORITY", route.metric))
         message = rtmsg()
         message["family"] = _family(version)
         message["dst_len"] = length
-        message["table"] = _TABLE_MAIN
+        message["table"] = route.table or _TABLE_MAIN
         message["proto"] = _PROTO_STATIC
-        message["scope"] = 0 if gateway else _SCOPE_LINK
+        message["scope"] = 0 if route.gateway else _SCOPE_LINK
         message["type"] = _TYPE_UNICAST
         message["attrs"] = attrs
         flags = _CREATE_OR_REPLACE if replace else _CREATE_NEW
-        self._queue(message, _RTM_NEWROUTE, flags, what=f"route to {destination}")
+        self._queue(message, _RTM_NEWROUTE, flags, what=f"route to {route.destination}")
+
+    def add_policy(self, policy: Policy) -> None:
+        """Route what is sent from an address by a table of its own."""
+        source = ipaddress.ip_address(policy.source)
+        message = fibmsg()
+        message["family"] = _family(source.version)
+        message["src_len"] = source.max_prefixlen
+        message["table"] = policy.table
+        message["action"] = _TO_TABLE
+        message["attrs"] = [("FRA_SRC", policy.source)]
+        self._queue(message, _RTM_NEWRULE, _CREATE_NEW, what=f"rule for what {policy.source} sends")
+
+    def add_neighbour(self, entry: Neighbour, index: int) -> None:
+        """Tell for good which hardware address has an address, in place of what was told or found before."""
+        what = f"neighbour {entry.address}"
+        self._neighbour(_RTM_NEWNEIGH, entry, index, [("NDA_LLADDR", entry.mac)], _CREATE_OR_REPLACE, what)
+
+    def remove_neighbour(self, entry: Neighbour, index: int) -> None:
+        """Take that back; with the last address of an interface it has gone by itself."""
+        self._neighbour(_RTM_DELNEIGH, entry, index, [], 0, f"no neighbour {entry.address}", errno.ENOENT)
+
+    def add_station(self, entry: Station, index: int) -> None:
+        """Tell a bridge who is at its port of that number."""
+        message = ndmsg()
+        message["family"] = _FAMILY_BRIDGE
+        message["ifindex"] = index
+        message["state"] = _STATIC
+        message["flags"] = _OF_MASTER
+        message["attrs"] = [("NDA_LLADDR", entry.mac)]
+        self._queue(message, _RTM_NEWNEIGH, _CREATE_OR_REPLACE, what=f"station {entry.mac}")
+
+    def _neighbour(
+        self,
+        kind: int,
+        entry: Neighbour,
+        index: int,
+        attrs: list[tuple[str, Any]],
+        flags: int,
+        what: str,
+        tolerated: int = 0,
+    ) -> None:
+        message = ndmsg()
+        message["family"] = _family(6 if ":" in entry.address else 4)
+        message["ifindex"] = index
+        message["state"] = _PERMANENT
+        message["attrs"] = [("NDA_DST", entry.address), *attrs]
+        self._queue(message, kind, flags, what=what, tolerated=tolerated)
 
     def commit(self) -> None:
         """Send what was added and wait for the answers; raises KernelError for the first request that failed."""
@@ -167,26 +229,26 @@ class Links:
         message["attrs"] = attrs or []
         self._queue(message, _RTM_NEWLINK, _CREATE_NEW if create else 0, what=what)
 
-    def _queue(self, message: Any, kind: int, flags: int, *, what: str) -> None:
+    def _queue(self, message: Any, kind: int, flags: int, *, what: str, tolerated: int = 0) -> None:
         self._sequence += 1
         header = message["header"]
         header["type"] = kind
         header["flags"] = _REQUEST_ACK | flags
         header["sequence_number"] = self._sequence
         message.encode()
-        self._waiting.append((bytes(message.data), what))
+        self._waiting.append((bytes(message.data), what, tolerated))
 
-    def _exchange(self, batch: list[tuple[bytes, str]]) -> None:
+    def _exchange(self, batch: list[tuple[bytes, str, int]]) -> None:
         """One send, and one answer for each request, in order."""
         try:
-            self._socket.send(b"".join(request for request, _ in batch))
+            self._socket.send(b"".join(request for request, _, _ in batch))
             answers: list[tuple[int, str]] = []
             while len(answers) < len(batch):
                 answers += _answers(self._socket.recv(1 << 16))
         except OSError as error:
             raise KernelError(f"{self._space}: rtnetlink: {error}") from error
-        for (code, text), (_, what) in zip(answers, batch, strict=True):
-            if code:
+        for (code, text), (_, what, tolerated) in zip(answers, batch, strict=True):
+            if code and code != tolerated:
                 raise KernelError(f"{self._space}: {what}: {text or os.strerror(code)}{_hint(code)}")
 
 

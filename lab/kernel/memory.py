@@ -1,8 +1,9 @@
 """What a NAT remembers, and making it forget: the elements of its rule set's maps and sets, and conntrack's entries.
 
 The two refresh each other: a packet of a flow that conntrack knows records its mapping anew, and a packet of a mapping
-makes a flow. So whatever is to be forgotten is forgotten while the router is paused: it drops every packet before
-conntrack has seen it, for the some 20 ms that this takes. Afterwards, still paused, what is there is read back.
+makes a flow. So whatever is to be forgotten is forgotten while the router is paused: it drops every packet, its own
+programs' too, before conntrack has seen it, for the some 20 ms that this takes. Afterwards, still paused, what is there
+is read back.
 
 The names of maps and sets say what they are for (`lab.plan.ruleset`): `in_…` maps external ports to inner endpoints,
 `used_…` holds the external ports that have an owner. Of the others it is enough to know whose address, or which
@@ -29,6 +30,9 @@ TRIES: Final = 5
 _PAUSE: Final = f"""table inet {PAUSE_TABLE} {{
   chain everything {{
     type filter hook prerouting priority -450; policy drop;
+  }}
+  chain own {{
+    type filter hook output priority -450; policy drop;
   }}
 }}
 """
@@ -66,7 +70,7 @@ def forget(ns: Namespace, rules: Iterable[str], *, hold: bool = False) -> None:
         held = [element for element in remembered(ns) if element.kind == "used"] if hold else []
         for text in rules:
             nft.load(ns, text)
-        nft.command(ns, _without(SCARCE_TABLE, "ip"))
+        nft.command(ns, _without(SCARCE_TABLE, "inet"))
         conntrack.flush(ns)
         if left := [*map(str, remembered(ns)), *map(str, conntrack.entries(ns))]:
             raise KernelError(f"{ns.name}: {len(left)} mappings and flows outlived their NAT, such as {left[0]}")
@@ -109,7 +113,7 @@ def make_scarce(ns: Namespace, left: int) -> None:
     body = "\n    ".join(rules)
     nft.load(
         ns,
-        f"""table ip {SCARCE_TABLE} {{
+        f"""table inet {SCARCE_TABLE} {{
   {state}
   chain draws {{
     type filter hook postrouting priority 105; policy accept;
@@ -124,7 +128,7 @@ def make_scarce(ns: Namespace, left: int) -> None:
 
 def make_plentiful(ns: Namespace) -> None:
     """The end of `make_scarce`. Raises KernelError."""
-    nft.command(ns, _without(SCARCE_TABLE, "ip"))
+    nft.command(ns, _without(SCARCE_TABLE, "inet"))
     if is_scarce(ns):
         raise KernelError(f"{ns.name}: its ports are still scarce")
 

@@ -38,6 +38,13 @@ class Namespace:
         except OSError as error:
             raise KernelError(f"{name}: no network namespace: {error.strerror}") from error
 
+    @classmethod
+    def of(cls, name: str, fd: int) -> Namespace:
+        """One that exists, by a descriptor of it, which belongs to the namespace from now on."""
+        made = cls.__new__(cls)
+        made.name, made.fd = name, fd
+        return made
+
     def __repr__(self) -> str:
         return f"<Namespace {self.name!r} fd={self.fd}>"
 
@@ -66,6 +73,11 @@ class Namespace:
         """Return a socket that lives in this namespace, usable from any thread."""
         with self.entered():
             return socket.socket(family, kind, proto)
+
+    def interfaces(self) -> dict[str, int]:
+        """The numbers of its interfaces, by name."""
+        with self.entered():
+            return {name: index for index, name in socket.if_nameindex()}
 
     def traffic(self) -> int:
         """Bytes that its interfaces have sent and received so far, headers included; loopback does not count."""

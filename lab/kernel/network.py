@@ -13,18 +13,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
+from typing import Final
 
 from lab.errors import KernelError
-from lab.kernel import conntrack, nft, offload, portmap, shaping
-from lab.kernel.carrier import await_operational
+from lab.kernel import conntrack, nft, offload, portmap, shaping, translator
+from lab.kernel.carrier import await_local, await_operational
 from lab.kernel.link import LOOPBACK, Links, VethEnd
 from lab.kernel.namespace import Namespace
 from lab.kernel.switch import configure
 from lab.model.impairment import Impairment
+from lab.plan.midway import as_made
+from lab.plan.neighbours import Neighbour, Station, neighbours, stations
 from lab.plan.plan import Plan, Port, RuleSet, Space
+from lab.plan.shaping import MIDWAY
 
 _AFTER_RULES = "netfilter/"
+NONE_HELD: Final[Mapping[str, Namespace]] = MappingProxyType({})
 
 
 class Network:
@@ -39,35 +44,50 @@ class Network:
     ) -> None:
         self.plan = plan
         "What holds now; events change it (`lab.kernel.changes`)."
-        self.spaces = spaces
+        self.spaces = {name: space for name, space in spaces.items() if name != MIDWAY}
         "Every space of the plan, by name."
+        self.midway = spaces.get(MIDWAY)
+        "What shaped cables of private networks pass through, if there are such."
+        self._all_spaces = spaces
         self._mappers = mappers
         self._owned = owned
         self._shaping = plan.shaping
         self._links: shaping.Links | None = None
 
     @classmethod
-    def build(cls, plan: Plan) -> Network:
-        """Make all of it, in some 30 ms for two homes, or nothing. Raises KernelError, MissingCapability."""
+    def build(cls, plan: Plan, held: Mapping[str, Namespace] = NONE_HELD) -> Network:
+        """Make all of it, in some 30 ms for two homes, or nothing. Raises KernelError, MissingCapability.
+
+        `held` are spaces that exist, empty, and whose owner closes them.
+        """
+        whole = as_made(plan)
         with ExitStack() as owned:
-            spaces = {space.name: owned.enter_context(Namespace(space.name)) for space in plan.spaces}
-            _settle(plan.spaces, spaces, after_rules=False)
+            spaces = {
+                space.name: held.get(space.name) or owned.enter_context(Namespace(space.name)) for space in whole.spaces
+            }
+            _settle(whole.spaces, spaces, after_rules=False)
             with ExitStack() as unfinished:
                 loadings = [nft.Loading(spaces[rules.space], rules.text) for rules in _rules(plan)]
                 for loading in loadings:
                     unfinished.callback(loading.abandon)
-                _wire(plan, spaces)
+                _wire(whole, spaces, neighbours(plan), stations(plan))
                 configure(plan.lans, spaces)
                 for loading in loadings:
                     loading.finish()
                 unfinished.pop_all()
-            _settle(plan.spaces, spaces, after_rules=True)
+            _settle(whole.spaces, spaces, after_rules=True)
             mappers: dict[str, portmap.Daemon] = {}
             for mapper in plan.port_mappers:
                 mappers[mapper.space] = portmap.Daemon(spaces[mapper.space], mapper)
                 owned.callback(mappers[mapper.space].close)
+            translators: list[translator.Daemon] = []
+            for each in plan.translators:
+                translators.append(translator.Daemon(spaces[each.space], each))
+                owned.callback(translators[-1].close)
             for daemon in mappers.values():
                 daemon.ready()
+            for program in translators:
+                program.ready()
             return cls(plan, spaces, mappers, owned.pop_all())
         raise AssertionError("the stack swallows nothing")
 
@@ -104,26 +124,55 @@ class Network:
         if self._shaping.ideal and self._links is None and backend is None:
             return
         if self._links is None:
-            self._links = shaping.choose(self.spaces, backend)
+            self._links = shaping.choose(self._all_spaces, backend)
             self._owned.callback(self._links.close)
         self._links.shape(self._shaping)
 
     def follow(self, plan: Plan) -> None:
-        """Have an event's plan be the one that holds; the links learn who is where. Raises KernelError."""
+        """Have an event's plan be the one that holds; links and neighbours learn who is where. Raises KernelError."""
+        changed = {
+            (end.space, end.name) for cable in {*self.plan.cables} ^ {*plan.cables} for end in (cable.a, cable.b)
+        }
+        was, now = neighbours(self.plan), neighbours(plan)
+        joined = stations(plan) - stations(self.plan)
         self.plan = plan
+        # An interface that lost its last address for a moment lost its neighbours too.
+        self._introduce((now - was) | {each for each in now if (each.space, each.port) in changed}, was - now)
+        for station in joined:
+            with Links(self.spaces[station.space]) as links:
+                links.add_station(station, self.spaces[station.space].interfaces()[station.port])
         placed = self._shaping.placed({link.name: link.networks for link in plan.shaping.uplinks})
         if placed != self._shaping:
             self._shaping = placed
             self.shape()
 
     def set_link(self, name: str, up: Impairment, down: Impairment | None = None) -> None:
-        """Change the link of a router or public peer, both ways alike without `down`. Raises KernelError."""
+        """Change the link of a router or peer that has one, both ways alike without `down`. Raises KernelError."""
         try:
             self._shaping = self._shaping.changed(name, up, up if down is None else down)
         except KeyError:
-            known = ", ".join(link.name for link in self._shaping.uplinks)
-            raise KernelError(f"{name} has no link to the internet; those that have: {known}") from None
+            known = ", ".join(self._shaping.owners)
+            raise KernelError(f"{name} has no link of its own; those that have: {known}") from None
         self.shape()
+
+    def reintroduce(self, port: Port) -> None:
+        """Put back the neighbours of an interface that was switched off. Raises KernelError."""
+        lost = (each for each in neighbours(self.plan) if (each.space, each.port) == (port.space, port.name))
+        self._introduce(lost, ())
+
+    def _introduce(self, new: Iterable[Neighbour], old: Iterable[Neighbour]) -> None:
+        """Change tables of neighbours; those that go, first."""
+        changes: defaultdict[str, tuple[list[Neighbour], list[Neighbour]]] = defaultdict(lambda: ([], []))
+        for kind, entries in enumerate((old, new)):
+            for entry in entries:
+                changes[entry.space][kind].append(entry)
+        for space, (gone, come) in changes.items():
+            numbers = self.spaces[space].interfaces()
+            with Links(self.spaces[space]) as links:
+                for entry in gone:
+                    links.remove_neighbour(entry, numbers[entry.port])
+                for entry in come:
+                    links.add_neighbour(entry, numbers[entry.port])
 
     @property
     def links(self) -> shaping.Links | None:
@@ -163,8 +212,10 @@ def _set(space: str, path: str, value: str) -> None:
         raise KernelError(f"{space}: net/{path} = {value}: {error.strerror}") from error
 
 
-def _wire(plan: Plan, spaces: Mapping[str, Namespace]) -> None:
-    """Make interfaces and give them addresses and routes, one conversation with the kernel per space."""
+def _wire(
+    plan: Plan, spaces: Mapping[str, Namespace], entries: Iterable[Neighbour], plugged: Iterable[Station]
+) -> None:
+    """Make interfaces, give them addresses, routes and neighbours, one conversation with the kernel per space."""
     index = _Indexes(plan)
     with ExitStack() as open_links:
         links = {name: open_links.enter_context(Links(ns)) for name, ns in spaces.items()}
@@ -195,9 +246,16 @@ def _wire(plan: Plan, spaces: Mapping[str, Namespace]) -> None:
             for address in port.addresses:
                 links[port.space].add_address(index[port.space, port.name], address)
         for route in plan.routes:
-            links[route.space].add_route(route.destination, route.gateway, index[route.space, route.port])
+            links[route.space].add_route(route, index[route.space, route.port])
+        for policy in plan.policies:
+            links[policy.space].add_policy(policy)
+        for entry in entries:
+            links[entry.space].add_neighbour(entry, index[entry.space, entry.port])
+        for station in plugged:
+            links[station.space].add_station(station, index[station.space, station.port])
         for space_links in links.values():
             space_links.commit()
+    await_local(spaces, index.ports)
     for name, interfaces in index.cabled.items():
         offload.switch_off(spaces[name], interfaces)
 

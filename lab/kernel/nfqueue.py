@@ -14,7 +14,6 @@ installed. nft lists such a rule as an empty one.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterable
@@ -24,8 +23,23 @@ from typing import Final
 
 from lab.errors import KernelError
 from lab.kernel.namespace import Namespace
+from lab.kernel.nfnetlink import (
+    ACK,
+    ANSWER_WITHIN,
+    ATTRIBUTE,
+    GENERIC,
+    MAX_MESSAGE,
+    MESSAGE,
+    NETLINK_NETFILTER,
+    REQUEST,
+    append_rules,
+    attribute,
+    check,
+    expression,
+    message,
+    rule,
+)
 
-NETLINK_NETFILTER: Final = 12
 ACCEPT: Final = 1
 DROP: Final = 0
 HEADERS_ONLY: Final = 20
@@ -35,27 +49,18 @@ RECEIVE_BUFFER: Final = 4 << 20
 "bytes; the kernel grants at most net.core.rmem_max, which is 208 KiB on most machines: some 250 packets"
 MAX_WAITING: Final = 1 << 16
 "packets that one queue holds; more are dropped and counted"
-MAX_MESSAGE: Final = 1 << 17
 MAX_VERDICTS: Final = 64
 "in one send; beyond, the kernel would hold its lock for long"
 
-_ANSWER_WITHIN: Final = 10.0
-_SUBSYSTEM_QUEUE, _SUBSYSTEM_NFTABLES = 3, 10
+_SO_TIMESTAMP: Final = 29
+_SUBSYSTEM_QUEUE: Final = 3
 _PACKET, _VERDICT, _CONFIG = (_SUBSYSTEM_QUEUE << 8 | kind for kind in range(3))
-_NEW_RULE: Final = _SUBSYSTEM_NFTABLES << 8 | 6
-_BATCH_BEGIN, _BATCH_END = 16, 17
-_REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
-_NLMSG_ERROR: Final = 2
-_NESTED: Final = 0x8000
 _FAMILY_INET: Final = 1
 
 _CONFIG_COMMAND, _CONFIG_PARAMS, _CONFIG_MAXLEN = 1, 2, 3
 _BIND, _COPY_PACKET = 1, 2
 _VERDICT_HEADER, _PAYLOAD, _TIMESTAMP = 2, 10, 4
 
-_MESSAGE = struct.Struct("=IHHII")
-_NFGEN = struct.Struct("!BBH")
-_ATTRIBUTE = struct.Struct("=HH")
 _HEAD = struct.Struct("=24x4s6xH6xH4s18xH")
 "id, type of INDEV, of OUTDEV, its value, type of TIMESTAMP; as laid out above"
 _STAMP = struct.Struct("!68xQQ")
@@ -82,20 +87,20 @@ def add_queue_rules(ns: Namespace, table: str, chains: Iterable[tuple[str, int]]
 
     Without a program at that queue the packets are dropped: a link that has broken must not look ideal.
     """
-    rules = [_rule(table, chain, queue) for chain, queue in chains]
-    messages = [_message(_BATCH_BEGIN, _REQUEST, 0, _SUBSYSTEM_NFTABLES)]
-    messages += [_message(_NEW_RULE, _REQUEST | _CREATE | _APPEND, _FAMILY_INET, 0, rule) for rule in rules[:-1]]
-    # One answer, from the last, is enough: a batch is in force as a whole or not at all, and every error is answered.
-    messages.append(_message(_NEW_RULE, _REQUEST | _ACK | _CREATE | _APPEND, _FAMILY_INET, 0, rules[-1]))
-    messages.append(_message(_BATCH_END, _REQUEST, 0, _SUBSYSTEM_NFTABLES))
-    with ns.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as control:
-        control.settimeout(_ANSWER_WITHIN)
-        try:
-            control.send(b"".join(messages))
-            _check(control.recv(MAX_MESSAGE))
-        except OSError as error:
-            hint = ": this kernel has neither xt_NFQUEUE nor NFT_COMPAT" if error.errno == errno.ENOENT else ""
-            raise KernelError(f"{ns.name}: no rule for a queue: {error.strerror}{hint}") from error
+    try:
+        append_rules(ns, _FAMILY_INET, [_rule(table, chain, queue) for chain, queue in chains])
+    except OSError as error:
+        hint = ": this kernel has neither xt_NFQUEUE nor NFT_COMPAT" if error.errno == errno.ENOENT else ""
+        raise KernelError(f"{ns.name}: no rule for a queue: {error.strerror}{hint}") from error
+
+
+def _check_answer(answer: bytes) -> None:
+    """Raise what the kernel says of a verdict, unless it has let go of the packet itself: its cable was pulled."""
+    try:
+        check(answer)
+    except FileNotFoundError:
+        return
+    raise KernelError("nfnetlink_queue: a message is laid out as in no kernel that this was made for")
 
 
 def queue_states(ns: Namespace) -> tuple[QueueState, ...]:
@@ -120,7 +125,7 @@ class Packet:
         self.out = out
         "the interface that it is routed to, as `interface_key` has it"
         self.at = at
-        "Unix seconds of its arrival, if the kernel took the time: it does while anybody captures"
+        "Unix seconds of its arrival, if the kernel took the time: it does while any socket asks for it (`keep_time`)"
         self.length = length
         "of the IP packet, bytes"
         self.data = data
@@ -139,45 +144,46 @@ class Queue:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self.socket.bind((0, 0))
-        verdict = _MESSAGE.pack(32, _VERDICT, _REQUEST, 0, 0) + _NFGEN.pack(0, 0, number) + _ATTRIBUTE.pack(12, 2)
+        verdict = MESSAGE.pack(32, _VERDICT, REQUEST, 0, 0) + GENERIC.pack(0, 0, number) + ATTRIBUTE.pack(12, 2)
         self._accept, self._drop = (verdict + struct.pack("!I", what) for what in (ACCEPT, DROP))
         self._verdicts: list[bytes] = []
         self._whole = False
         "whether whole packets were ever asked for: then the place of the header has to be looked for"
         self._buffer = bytearray(MAX_MESSAGE)
-        self.socket.settimeout(_ANSWER_WITHIN)
-        for attribute in (
-            _attribute(_CONFIG_COMMAND, struct.pack("!BBH", _BIND, 0, 0)),
-            _attribute(_CONFIG_MAXLEN, struct.pack("!I", MAX_WAITING)),
+        self.socket.settimeout(ANSWER_WITHIN)
+        for setting in (
+            attribute(_CONFIG_COMMAND, struct.pack("!BBH", _BIND, 0, 0)),
+            attribute(_CONFIG_MAXLEN, struct.pack("!I", MAX_WAITING)),
             _copying(HEADERS_ONLY),
         ):
-            self.socket.send(_message(_CONFIG, _REQUEST | _ACK, 0, number, attribute))
-            _check(self.socket.recv(MAX_MESSAGE))
+            self.socket.send(message(_CONFIG, REQUEST | ACK, 0, number, setting))
+            check(self.socket.recv(MAX_MESSAGE))
         self.socket.setblocking(False)
 
     def copy(self, *, whole: bool) -> None:
         """Have the kernel hand over whole packets, or their headers only; packets under way come as they were."""
         # Without asking for an answer, which could come behind any number of packets; an error comes unasked.
-        request = _message(_CONFIG, _REQUEST, 0, self.number, _copying(WHOLE if whole else HEADERS_ONLY))
+        request = message(_CONFIG, REQUEST, 0, self.number, _copying(WHOLE if whole else HEADERS_ONLY))
         self.socket.send(request)
         self._whole = True
 
     def take(self) -> Packet | None:
         """The next packet; None if there is none now."""
         buffer = self._buffer
-        try:
-            size = self.socket.recv_into(buffer)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            self.overruns += 1
-            return self.take()
-        identity, indev, outdev, out, stamp = _HEAD.unpack_from(buffer)
-        if indev != _INDEV or outdev != _OUTDEV:
-            _check(bytes(buffer[:size]))
-            raise KernelError("nfnetlink_queue: a message is laid out as in no kernel that this was made for")
+        while True:
+            try:
+                size = self.socket.recv_into(buffer)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.overruns += 1
+                continue
+            identity, indev, outdev, out, stamp = _HEAD.unpack_from(buffer)
+            if indev == _INDEV and outdev == _OUTDEV:
+                break
+            _check_answer(bytes(buffer[:size]))
         at = None
         if stamp == _TIMESTAMP:
             seconds, microseconds = _STAMP.unpack_from(buffer)
@@ -201,9 +207,8 @@ class Queue:
 
     def replace(self, packet: Packet, data: bytes) -> None:
         """Let a packet go with other bytes, with the next `flush`."""
-        verdict = _attribute(_VERDICT_HEADER, struct.pack("!I", ACCEPT) + packet.identity)
-        message = _message(_VERDICT, _REQUEST, 0, self.number, verdict + _attribute(_PAYLOAD, data))
-        self._verdicts.append(message)
+        verdict = attribute(_VERDICT_HEADER, struct.pack("!I", ACCEPT) + packet.identity)
+        self._verdicts.append(message(_VERDICT, REQUEST, 0, self.number, verdict + attribute(_PAYLOAD, data)))
 
     def flush(self) -> None:
         """Tell the kernel the verdicts since the last time."""
@@ -221,46 +226,37 @@ class Queue:
         self.socket.close()
 
 
+def keep_time() -> socket.socket:
+    """A socket that has the kernel take the time of every packet that comes to any interface, while it is open.
+
+    A capture is no such socket, and without one a packet is as old as its program was quick to read it.
+    """
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMP, 1)
+    return made
+
+
 def interface_key(index: int) -> bytes:
     """The number of an interface as packets have it."""
     return index.to_bytes(4, "big")
 
 
 def _copying(length: int) -> bytes:
-    return _attribute(_CONFIG_PARAMS, struct.pack("!IB", length, _COPY_PACKET))
+    return attribute(_CONFIG_PARAMS, struct.pack("!IB", length, _COPY_PACKET))
 
 
 def _payload(buffer: bytearray, size: int) -> bytes:
-    at = _MESSAGE.size + _NFGEN.size
+    at = MESSAGE.size + GENERIC.size
     while at < size:
-        length, kind = _ATTRIBUTE.unpack_from(buffer, at)
+        length, kind = ATTRIBUTE.unpack_from(buffer, at)
         if kind == _PAYLOAD:
-            return bytes(buffer[at + _ATTRIBUTE.size : at + length])
+            return bytes(buffer[at + ATTRIBUTE.size : at + length])
         at += (length + 3) & ~3
     raise KernelError("nfnetlink_queue: a message without a packet")
 
 
 def _rule(table: str, chain: str, queue: int) -> bytes:
-    """NFTA_RULE_* of a rule whose one expression is the target NFQUEUE, revision 3, for one queue."""
+    """A rule whose one expression is the target NFQUEUE, revision 3, for one queue."""
     info = struct.pack("=HHHxx", queue, 1, 0)
-    target = _attribute(1, b"NFQUEUE\0") + _attribute(2, struct.pack("!I", 3)) + _attribute(3, info)
-    expression = _attribute(1, b"target\0") + _attribute(2 | _NESTED, target)
-    names = _attribute(1, table.encode() + b"\0") + _attribute(2, chain.encode() + b"\0")
-    return names + _attribute(4 | _NESTED, _attribute(1 | _NESTED, expression))
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % 4)
-
-
-def _message(kind: int, flags: int, family: int, resource: int, body: bytes = b"") -> bytes:
-    head = _MESSAGE.pack(_MESSAGE.size + _NFGEN.size + len(body), kind, flags, 0, 0)
-    return head + _NFGEN.pack(family, 0, resource) + body
-
-
-def _check(answer: bytes) -> None:
-    """Raise the OSError that an acknowledgement stands for, if any."""
-    if _MESSAGE.unpack_from(answer)[1] == _NLMSG_ERROR:
-        (code,) = struct.unpack_from("=i", answer, _MESSAGE.size)
-        if code:
-            raise OSError(-code, os.strerror(-code))
+    target = attribute(1, b"NFQUEUE\0") + attribute(2, struct.pack("!I", 3)) + attribute(3, info)
+    return rule(table, chain, [expression("target", target)])

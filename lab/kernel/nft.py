@@ -1,8 +1,9 @@
 """Rule sets, loaded and listed by the `nft` program.
 
 The program and not libnftables in our process, because that aborts the process on some rules (nft 1.0.6, IPv6 maps) and
-on descriptors beyond 1023. Loading replaces: the table is declared, deleted and made again in one transaction, so there
-is no moment without rules, and its maps start empty.
+on descriptors beyond 1023. Those rules are not even given to the program (`lab.kernel.map_updates`). Loading replaces:
+the table is declared, deleted and made again in one transaction, so there is no moment without rules, and its maps
+start empty.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 from typing import Any
 
 from lab.errors import KernelError, MissingCapability
+from lab.kernel import map_updates
 from lab.kernel.namespace import Namespace
 
 _TABLE = re.compile(r"^table\s+(\w+)\s+([\w-]+)\s*\{", re.MULTILINE)
@@ -25,8 +27,9 @@ class Loading:
     """A rule set on its way into the kernel; several can be under way at once. `finish()` must be called."""
 
     def __init__(self, ns: Namespace, text: str) -> None:
-        """Start `nft`. Raises MissingCapability where there is none."""
-        self._space = ns.name
+        """Start `nft`. Raises MissingCapability where there is none, KernelError where `text` cannot be rules."""
+        self._ns = ns
+        text, self._updates = map_updates.split(text)
         # A file and not a pipe: a pipe holds 64 KiB, and a writer that waits cannot start the next one.
         source = os.memfd_create("ruleset", os.MFD_CLOEXEC)
         with os.fdopen(source, "w+b") as file:
@@ -36,7 +39,8 @@ class Loading:
 
     def finish(self) -> None:
         """Wait until the rules are in force. Raises KernelError with nft's first complaint."""
-        _finish(self._nft, self._space)
+        _finish(self._nft, self._ns.name)
+        map_updates.append(self._ns, self._updates)
 
     def abandon(self) -> None:
         """Give up: nobody will ask how it ended."""

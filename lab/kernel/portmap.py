@@ -66,6 +66,7 @@ class Daemon:
     def restart(self) -> None:
         """End it and have it begin anew, with no lease; returns when it answers. Raises KernelError."""
         self._stop()
+        self.lose_leases()  # or it would find them in its table and keep them for ever
         self._start()
         self.ready()
 

@@ -24,6 +24,8 @@ from lab.kernel.namespace import Namespace
 _T = TypeVar("_T")
 _LINE_LIMIT = 1 << 20
 "Bytes that stdout may hold unread without a line's end."
+LOOK = 0.02
+"Seconds between two looks whether a program has ended."
 
 
 async def spawn(
@@ -60,17 +62,30 @@ async def spawn(
         raise PeerError(f"{ns.name}: cannot start {argv[0]}: {error.strerror}") from error
 
 
+async def ended(process: Process) -> int:
+    """Wait until a program has ended; its exit status, -n when signal n ended it."""
+    # asyncio's own wait lasts until all pipes are closed, and who has left the session may hold them.
+    while (status := process.returncode) is None:  # noqa: ASYNC110 - it tells nobody else
+        await asyncio.sleep(LOOK)
+    return status
+
+
 async def terminate(process: Process, grace: float) -> int:
     """End a program and all of its session: SIGTERM, after `grace` seconds SIGKILL. Returns its exit status."""
     _signal_session(process, signal.SIGTERM)
     try:
         async with asyncio.timeout(grace):
-            status = await process.wait()
+            status = await ended(process)
     except TimeoutError:
         status = None
     # Also when it ended in time: it may have left children.
     _signal_session(process, signal.SIGKILL)
-    return await process.wait() if status is None else status
+    return await ended(process) if status is None else status
+
+
+def kill(process: Process) -> None:
+    """End a program and all of its session at once, without waiting for it."""
+    _signal_session(process, signal.SIGKILL)
 
 
 def _signal_session(process: Process, number: signal.Signals) -> None:

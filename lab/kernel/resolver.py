@@ -19,11 +19,14 @@ _OURS: Final = Path("/run/punchlab/resolv.conf")
 _RUN: Final = Path("/run")
 
 
-def use_name_server(address: str) -> None:
-    """Have every program of this sandbox ask that server. Raises KernelError, also where this is no sandbox."""
+def use_name_server(*addresses: str) -> None:
+    """Have every program of this sandbox ask the server at these addresses, in this order.
+
+    Raises KernelError, also where this is no sandbox.
+    """
     if not sandbox.inside():
         raise KernelError("only a sandbox may have a resolv.conf of its own")
-    text = f"nameserver {address}\n"
+    text = "".join(f"nameserver {address}\n" for address in addresses)
     target = Path(os.path.realpath(RESOLV_CONF))
     try:
         if target.is_relative_to(_RUN):

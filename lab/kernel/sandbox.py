@@ -33,6 +33,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 import traceback
@@ -51,25 +52,32 @@ _SET_UP_WITHIN = 20.0
 "Seconds from the first fork to PID 1 being ready; a loaded machine needs 0.1."
 _MAX_RESULT = 64 << 20
 "Bytes that `fork_into_sandbox` takes back."
+_HURRY = b"!"
+_CREDENTIALS = struct.Struct("=iII")
+"ucred: pid, uid, gid"
+_outside: socket.socket | None = None
+"in a sandbox: to whoever made it"
 _SI_KERNEL = 0x80
 "sigaction(2): sent by the kernel, as a terminal's Ctrl-C is"
 
 
-def run_in_sandbox(main: Callable[[], int]) -> int:
+def run_in_sandbox(main: Callable[[], int], *, own_users: bool = True) -> int:
     """Run `main` as PID 1 of a fresh sandbox and return its exit status, 128 + n when signal n ended it.
 
-    SIGINT and SIGTERM to the caller arrive in `main` as KeyboardInterrupt. Raises MissingCapability.
+    Without `own_users` it keeps root's rights over the host, which only root has to give. SIGINT and SIGTERM to the
+    caller arrive in `main` as KeyboardInterrupt. Raises MissingCapability.
     """
     with _signals_held() as mask:
-        keeper = _start(lambda: _status_of(main), mask)
-        try:
-            return _attend(keeper, lambda sent: sent.code != _SI_KERNEL)
-        except BaseException:
-            _end(keeper, at_once=True)
-            raise
+        keeper, wishes = _start(lambda: _status_of(main), mask, own_users)
+        with wishes:
+            try:
+                return _attend(keeper, lambda sent: sent.code != _SI_KERNEL, wishes)
+            except BaseException:
+                _end(keeper, at_once=True)
+                raise
 
 
-def fork_into_sandbox(main: Callable[[], bytes], timeout: float = 600.0) -> bytes:
+def fork_into_sandbox(main: Callable[[], bytes], timeout: float = 600.0, *, own_users: bool = True) -> bytes:
     """Run `main` as PID 1 of a fresh sandbox and return what it returns; any thread may call it.
 
     Raises MissingCapability without namespaces, KernelError when `main` raised (its traceback is a note of the error),
@@ -80,14 +88,15 @@ def fork_into_sandbox(main: Callable[[], bytes], timeout: float = 600.0) -> byte
     with os.fdopen(inlet, "rb", buffering=0):
         try:
             with _signals_held() as mask:
-                keeper = _start(lambda: _send_result(main, outlet), mask)
+                keeper, wishes = _start(lambda: _send_result(main, outlet), mask, own_users)
         finally:
             os.close(outlet)
-        try:
-            result = _collect(inlet, deadline)
-        except BaseException:
-            _end(keeper, at_once=True)
-            raise
+        with wishes:
+            try:
+                result = _collect(inlet, wishes, deadline)
+            except BaseException:
+                _end(keeper, at_once=True)
+                raise
         status = _end(keeper)
     if result[:1] == b"=":
         return result[1:]
@@ -115,6 +124,19 @@ def host_pid() -> int:
     return int(os.environ.get(_HOST_PID, os.getpid()))
 
 
+def hurry(pid: int) -> None:
+    """Ask whoever made this sandbox to let one of its processes run as soon as it is able to, before all others.
+
+    That is SCHED_FIFO of sched(7), which only the host's root may give, or who was given RLIMIT_RTPRIO by root. To all
+    others, and outside a sandbox, nothing happens; nobody waits for it, and nobody is told.
+    """
+    if _outside is None:
+        return
+    credentials = _CREDENTIALS.pack(pid, os.getuid(), os.getgid())
+    with suppress(OSError):  # without it the process runs like any other
+        _outside.sendmsg([_HURRY], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials)], socket.MSG_DONTWAIT)
+
+
 def inside() -> bool:
     """Whether this process is the PID 1 of a sandbox, with mounts of its own."""
     return os.getpid() == 1 and _HOST_PID in os.environ
@@ -139,10 +161,13 @@ class _Refused(Exception):
         self.code = code
 
 
-def _start(body: Callable[[], int], mask: set[int]) -> int:
-    """Fork the keeper and see the sandbox through its set-up; return the keeper's pid once `body` is about to run."""
+def _start(body: Callable[[], int], mask: set[int], own_users: bool) -> tuple[int, socket.socket]:
+    """Fork the keeper and see the sandbox through its set-up; once `body` is about to run, the keeper and its wishes.
+
+    The keeper is a pid, its wishes a socket to be read by `_hear`.
+    """
     try:
-        return _try_start(body, mask, syscalls.CLONE_NEWUSER)
+        return _try_start(body, mask, syscalls.CLONE_NEWUSER if own_users else 0)
     except _Refused as refused:
         first = refused
     if os.geteuid() == 0:
@@ -152,27 +177,30 @@ def _start(body: Callable[[], int], mask: set[int]) -> int:
     raise MissingCapability(_advice(first)) from first
 
 
-def _try_start(body: Callable[[], int], mask: set[int], flags: int) -> int:
+def _try_start(body: Callable[[], int], mask: set[int], flags: int) -> tuple[int, socket.socket]:
     flags |= syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID
     caller = os.getpid()
     ours, theirs = socket.socketpair()
-    with ours:
-        keeper = _fork()
-        if keeper == 0:
-            ours.close()
-            _keep(theirs, caller, flags, body, mask)
-        theirs.close()
-        ours.settimeout(_SET_UP_WITHIN)
-        try:
-            _expect(ours, b"unshared")
-            if flags & syscalls.CLONE_NEWUSER:
-                _write_maps(keeper)
-            ours.send(b"mapped")
-            _expect(ours, b"ready")
-        except BaseException:
-            _end(keeper, at_once=True)
-            raise
-        return keeper
+    keeper = _fork()
+    if keeper == 0:
+        ours.close()
+        _keep(theirs, caller, flags, body, mask)
+    theirs.close()
+    ours.settimeout(_SET_UP_WITHIN)
+    try:
+        # The kernel tells which process is meant, by its number in our PID namespace.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        _expect(ours, b"unshared")
+        if flags & syscalls.CLONE_NEWUSER:
+            _write_maps(keeper)
+        ours.send(b"mapped")
+        _expect(ours, b"ready")
+        ours.setblocking(False)
+    except BaseException:
+        ours.close()
+        _end(keeper, at_once=True)
+        raise
+    return keeper, ours
 
 
 def _fork() -> int:
@@ -245,7 +273,22 @@ def _keep(link: socket.socket, caller: int, flags: int, body: Callable[[], int],
         os._exit(1)
 
 
-def _attend(child: int, pass_on: Callable[[syscalls.SentSignal], bool]) -> int:
+def _hear(wishes: socket.socket, poll: select.poll) -> None:
+    """Fulfil one wish of the sandbox, if we may; forget about it when there will be no more."""
+    word: bytes = b""
+    ancillary: list[tuple[int, int, bytes]] = []
+    with suppress(ConnectionResetError):  # it ended with something unread
+        word, ancillary, _, _ = wishes.recvmsg(len(_HURRY), socket.CMSG_SPACE(_CREDENTIALS.size))
+    if not word:
+        poll.unregister(wishes)
+    for _, kind, data in ancillary:
+        if word == _HURRY and kind == socket.SCM_CREDENTIALS:
+            pid, _, _ = _CREDENTIALS.unpack(data)
+            with suppress(OSError):  # we may not, or it has ended
+                os.sched_setscheduler(pid, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+
+
+def _attend(child: int, pass_on: Callable[[syscalls.SentSignal], bool], wishes: socket.socket | None = None) -> int:
     """Wait for a child and return its exit status; until then send it the signals that are to be passed on.
 
     The child's end is seen by its pidfd: a SIGCHLD may be taken, and lost, by any thread that does not block it.
@@ -256,10 +299,16 @@ def _attend(child: int, pass_on: Callable[[syscalls.SentSignal], bool]) -> int:
         for descriptor in (ended, sent):
             opened.callback(os.close, descriptor)
             poll.register(descriptor, select.POLLIN)
+        if wishes is not None:
+            poll.register(wishes, select.POLLIN)
         while True:
             ready = [descriptor for descriptor, _ in poll.poll()]
             if ended in ready:
                 return _exit_status(os.waitpid(child, 0)[1])
+            if wishes is not None and wishes.fileno() in ready:
+                _hear(wishes, poll)
+            if sent not in ready:
+                continue
             arrived = syscalls.read_signal(sent)
             if pass_on(arrived):
                 os.kill(child, arrived.number)
@@ -267,6 +316,7 @@ def _attend(child: int, pass_on: Callable[[syscalls.SentSignal], bool]) -> int:
 
 def _be_init(link: socket.socket, alive: int, body: Callable[[], int], mask: set[int]) -> NoReturn:
     """Be PID 1: give the sandbox its own /proc and /run, then run `body` and exit with its status."""
+    global _outside  # noqa: PLW0603 — a process is in one sandbox or in none
     status = 1
     try:
         syscalls.die_with_parent(signal.SIGKILL)
@@ -285,7 +335,7 @@ def _be_init(link: socket.socket, alive: int, body: Callable[[], int], mask: set
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, _terminated)
         link.send(b"ready")
-        link.close()
+        _outside = link
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = body()
     except BaseException:
@@ -337,15 +387,21 @@ def _send_result(main: Callable[[], bytes], outlet: int) -> int:
     return 0
 
 
-def _collect(inlet: int, deadline: float) -> bytes:
+def _collect(inlet: int, wishes: socket.socket, deadline: float) -> bytes:
     """Read until the last writer is gone."""
     poll = select.poll()
     poll.register(inlet, select.POLLIN)
+    poll.register(wishes, select.POLLIN)
     got = bytearray()
     while len(got) <= _MAX_RESULT:
         left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        ready = [descriptor for descriptor, _ in poll.poll(left * 1000)] if left > 0 else []
+        if not ready:
             raise KernelError("the sandbox gave no result in time")
+        if wishes.fileno() in ready:
+            _hear(wishes, poll)
+        if inlet not in ready:
+            continue
         data = os.read(inlet, 1 << 20)
         if not data:
             return bytes(got)

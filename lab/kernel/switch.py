@@ -11,7 +11,6 @@ Facts of the kernel's bridge that shaped it (net/bridge/br_multicast.c):
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -30,7 +29,7 @@ def configure(lans: Iterable[LanPlan], spaces: Mapping[str, Namespace]) -> None:
     """Have these LANs' bridges be what their plan says; raises KernelError."""
     for lan in lans:
         space = spaces[lan.router]
-        index = _indexes(space)
+        index = space.interfaces()
         snooping = lan.switch.snooping
         with Links(space) as links:
             if snooping is not Snooping.OFF:
@@ -40,8 +39,3 @@ def configure(lans: Iterable[LanPlan], spaces: Mapping[str, Namespace]) -> None:
             for station in lan.stations:
                 flags = {"ISOLATED": int(lan.switch.isolation), "MCAST_FLOOD": int(snooping is not Snooping.BROKEN)}
                 links.set_bridge_port(index[station.port], **flags)
-
-
-def _indexes(space: Namespace) -> dict[str, int]:
-    with space.entered():
-        return {name: index for index, name in socket.if_nameindex()}

@@ -8,8 +8,9 @@
     mode    = "slow"
     delay   = "2s"
 
-A peer in `dnsaddr` stands for its own address, known once it is ready; so does every peer's own name. Of a peer behind
-a router it is the one that the internet sees, which nobody has opened. What begins with a slash is taken as it is.
+A peer in `dnsaddr` stands for its own address, known once it is ready, which is before the others start; so does every
+peer's own name, whenever that is. Of a peer behind a router it is the one that the internet sees, which nobody has
+opened. What begins with a slash is taken as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from lab.model.ipv6 import Ip
 from lab.model.tables import Table, closest
 from lab.model.units import format_duration, parse_duration
 
@@ -78,13 +78,11 @@ class Dns:
     names: tuple[Name, ...] = ()
 
 
-def read_dns(top: Table, routers: Sequence[str], peers: Sequence[str], ip: Ip) -> Dns | None:
+def read_dns(top: Table, routers: Sequence[str], peers: Sequence[str]) -> Dns | None:
     """The table `dns` of a topology; None: there is no server. TopologyError for what cannot be."""
     value = top.values.get("dns")
     if value is None:
         return None
-    if ip is Ip.V6:
-        raise top.error("dns", 'the name server answers by IPv4; give the network some: ip = "dual-stack"')
     if not isinstance(value, dict):
         raise top.error("dns", 'must be a table: [dns], and [dns.bootstrap] with dnsaddr = ["relay"]')
     own = {key: setting for key, setting in value.items() if not isinstance(setting, dict) or key in _SERVER_KEYS}

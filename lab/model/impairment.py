@@ -12,8 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from lab.model.units import format_percent
+
 MAX_LATENCY: Final = 10.0
 "seconds; what waits is held in memory"
+MAX_JITTER: Final = 2.0
+"seconds; netem counts them in 32 bits of nanoseconds"
 MIN_RATE: Final = 8_000
 MAX_RATE: Final = 10_000_000_000
 "bit/s"
@@ -22,8 +26,12 @@ MIN_BUFFER: Final = 1_600
 MAX_BUFFER: Final = 256 << 20
 MAX_BURST: Final = 1000.0
 "packets lost in a row, on average"
+_ROUNDED: Final = 0.001
+"packets: a message names a length by six digits, and what it names is allowed"
 MIN_MTU: Final = 576
 "bytes every IPv4 host takes (RFC 1122 §3.3.2)"
+MIN_MTU6: Final = 1280
+"bytes every link takes that carries IPv6 (RFC 8200 §5)"
 MAX_MTU: Final = 1500
 "bytes; the cables are Ethernet's"
 DEFAULT_BUFFER_SECONDS: Final = 0.1
@@ -60,15 +68,19 @@ class Impairment:
 
     def __post_init__(self) -> None:
         _within("latency", self.latency, 0.0, MAX_LATENCY)
-        _within("jitter", self.jitter, 0.0, self.latency)
+        _within("jitter", self.jitter, 0.0, min(self.latency, MAX_JITTER))
         for name in ("loss", "duplicate", "reorder", "corrupt"):
             _within(name, getattr(self, name), 0.0, 1.0)
         if self.reorder and not self.latency:
             raise ValueError("reorder needs a latency: without one no packet is in flight to be overtaken")
         if self.loss_burst is not None:
             _within("loss_burst", self.loss_burst, 1.0, MAX_BURST)
-            if gilbert(self.loss, self.loss_burst)[0] > 1.0:
-                raise ValueError("loss_burst is too short for that much loss: between two bursts a packet has to pass")
+            least = shortest_burst(self.loss)
+            if least > MAX_BURST:
+                raise ValueError(f"loss_burst cannot be had at a loss of {format_percent(self.loss)}; leave it out")
+            if self.loss_burst < least - _ROUNDED:
+                allowed = f"{least:.6g} to {MAX_BURST:g} at a loss of {format_percent(self.loss)}"
+                raise ValueError(f"loss_burst must be {allowed}: between two bursts a packet has to pass")
         if self.rate is not None:
             _within("rate", self.rate, MIN_RATE, MAX_RATE)
         if self.buffer is not None:
@@ -116,7 +128,12 @@ class Link:
             raise ValueError("a PMTU black hole needs an mtu: without one every packet fits")
 
 
+def shortest_burst(loss: float) -> float:
+    """Packets lost in a row, on average, where one passes between two bursts; infinity where nothing ever passes."""
+    return loss / (1.0 - loss) if loss < 1.0 else float("inf")
+
+
 def gilbert(loss: float, burst: float) -> tuple[float, float]:
     """The chances to go from passing to losing and back, per packet, that give this loss in bursts of this length."""
     back = 1.0 / burst
-    return (loss * back / (1.0 - loss) if loss < 1.0 else float("inf")), back
+    return min(shortest_burst(loss) * back, 1.0), back

@@ -19,15 +19,18 @@ from typing import Final, TypeVar
 from lab.model.impairment import (
     MAX_BUFFER,
     MAX_BURST,
+    MAX_JITTER,
     MAX_LATENCY,
     MAX_MTU,
     MAX_RATE,
     MIN_BUFFER,
     MIN_MTU,
+    MIN_MTU6,
     MIN_RATE,
     Impairment,
     Link,
 )
+from lab.model.ipv6 import Ip
 from lab.model.link_presets import LINKS
 from lab.model.tables import Table, closest
 from lab.model.units import (
@@ -57,13 +60,16 @@ ALLOWED: Final = f"allowed: {', '.join(LINKS)}, or a table of {', '.join(KEYS)}"
 _Q = TypeVar("_Q", int, float)
 
 
-def read_link(owner: Table) -> tuple[Link | None, str | None]:
-    """The link of a router's or public peer's table, and the preset's name if it was given by one; None: ideal."""
+def read_link(owner: Table, ip: Ip) -> tuple[Link | None, str | None]:
+    """The link of a router's or peer's table, and the preset's name if it was given by one; None: ideal.
+
+    `ip` is what versions of IP the network has: the other end of the link has them all.
+    """
     value = owner.values.get("link")
     if value is None:
         return None, None
     if isinstance(value, dict):
-        return _spelled_out(Table(owner.places, (*owner.path, "link"), value, prefix="link.")), None
+        return _spelled_out(Table(owner.places, (*owner.path, "link"), value, prefix="link."), ip), None
     if not isinstance(value, str):
         raise owner.error("link", f"must be text or a table; {ALLOWED}")
     if value not in LINKS:
@@ -100,10 +106,11 @@ def read_region(owner: Table, regions: list[str]) -> str | None:
     return name
 
 
-def _spelled_out(table: Table) -> Link:
+def _spelled_out(table: Table, ip: Ip) -> Link:
     table.check_keys(KEYS)
     up, down = (_direction(table, side) for side in ("up", "down"))
-    mtu = _whole(table, "mtu", MIN_MTU, MAX_MTU)
+    least, why = (MIN_MTU, "") if ip is Ip.V4 else (MIN_MTU6, ", for the link carries IPv6 (RFC 8200)")
+    mtu = _whole(table, "mtu", least, MAX_MTU, why)
     black_hole = table.flag("pmtu-black-hole", default=False)
     try:
         return Link(up, down, mtu, black_hole)
@@ -126,7 +133,7 @@ def _direction(table: Table, side: str) -> Impairment:
     rate = _quantity(where("rate"), "rate", '"10Mbit"', parse_rate, MIN_RATE, MAX_RATE, format_rate)
     values = {
         "latency": latency,
-        "jitter": _seconds(where("jitter"), "jitter", latency, "no more than the latency, "),
+        "jitter": _seconds(where("jitter"), "jitter", min(latency, MAX_JITTER), "no more than the latency, "),
         "loss": _share(where("loss"), "loss"),
         "loss_burst": _burst(where("loss-burst")),
         "duplicate": _share(where("duplicate"), "duplicate"),
@@ -196,10 +203,10 @@ def _buffer(table: Table, rate: int | None) -> int | None:
     return _quantity(table, "buffer", '"128KiB" or "100ms"', parse, MIN_BUFFER, MAX_BUFFER, lambda size: f"{size}B")
 
 
-def _whole(table: Table, key: str, lowest: int, highest: int) -> int | None:
+def _whole(table: Table, key: str, lowest: int, highest: int, why: str) -> int | None:
     value = table.values.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise table.error(key, f"allowed: whole bytes, {lowest} to {highest}")
+        raise table.error(key, f"allowed: whole bytes, {lowest} to {highest}{why}")
     return value

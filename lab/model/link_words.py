@@ -5,19 +5,28 @@ The keys are those of a topology's `link` (`lab.model.link_keys`); one without `
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from lab.errors import EventError
-from lab.model.impairment import IDEAL, Impairment
+from lab.model.impairment import IDEAL, MAX_BURST, Impairment
 from lab.model.link_presets import LINKS
 from lab.model.units import parse_duration, parse_percent, parse_rate, parse_size
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"not a number; packets lost in a row, on average, 1 to {MAX_BURST:g}") from None
+
 
 READERS: Final[Mapping[str, Callable[[str], float]]] = {
     "latency": parse_duration,
     "jitter": parse_duration,
     "loss": parse_percent,
-    "loss-burst": float,
+    "loss-burst": _number,
     "duplicate": parse_percent,
     "reorder": parse_percent,
     "corrupt": parse_percent,
@@ -48,6 +57,21 @@ def read_link(text: str) -> tuple[Impairment, Impairment]:
             raise EventError(f"{word!r} says nothing of a link, which is {_allowed()}")
         (own[side] if dot else both)[name.replace("-", "_")] = _read(name, value)
     return _impairment(both | own["up"]), _impairment(both | own["down"])
+
+
+def link_to_toml(text: str) -> str:
+    """The same words as the value of a topology's `link`; EventError says what is allowed."""
+    read_link(text)
+    if "=" not in text:
+        return "{ }" if text.strip() == NO_LINK else f'"{text.strip()}"'
+    keys: dict[str, list[str]] = {"": []}
+    for word in text.split():
+        key, _, value = word.partition("=")
+        side, _, name = key.rpartition(".")
+        keys.setdefault(side, []).append(f"{name} = {value if name == 'loss-burst' else json.dumps(value)}")
+    both, *sides = (", ".join(pairs) for pairs in keys.values())
+    tables = [f"{side} = {{ {pairs} }}" for side, pairs in zip(list(keys)[1:], sides, strict=True)]
+    return f"{{ {', '.join([*filter(None, [both]), *tables])} }}"
 
 
 def _read(name: str, value: str) -> float:

@@ -54,19 +54,19 @@ NO_RULES: Final = "there are no rules for such a NAT"
 _E = TypeVar("_E", bound=Enum)
 
 
-def read_nat(router: Table) -> tuple[Nat, str | None]:
+def read_nat(router: Table, key: str = "nat") -> tuple[Nat, str | None]:
     """The NAT of a router's table, and the preset's name if it was given by one."""
-    value = router.values.get("nat")
+    value = router.values.get(key)
     if isinstance(value, dict):
-        return _spelled_out(Table(router.places, (*router.path, "nat"), value, prefix="nat.")), None
+        return _spelled_out(Table(router.places, (*router.path, key), value, prefix=f"{key}.")), None
     if not isinstance(value, str):
         problem = "there is none" if value is None else "must be text or a table"
-        raise router.error("nat", f"{problem}; {ALLOWED}")
+        raise router.error(key, f"{problem}; {ALLOWED}")
     name = value
     if name in NO_NAT:
-        raise router.error("nat", "a router always translates; a peer without NAT has at = 'internet'")
+        raise router.error(key, "a router always translates; a peer without NAT has at = 'internet'")
     if name not in PRESETS:
-        raise router.error("nat", f"no such preset{closest(name, PRESETS)}; {ALLOWED}")
+        raise router.error(key, f"no such preset{closest(name, PRESETS)}; {ALLOWED}")
     return PRESETS[name].nat, name
 
 

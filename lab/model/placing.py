@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from lab.model.lans import HOME_LAN, MAX_LAYERS, check_apart, check_room, default_lan, read_lan
 from lab.model.tables import Table, closest
-
-INTERNET: Final = "internet"
-"`at` of what is behind no router"
+from lab.model.uplinks import INTERNET
 
 Tables = list[tuple[str, Table]]
 
@@ -24,14 +21,17 @@ class Place:
     lan: str = HOME_LAN
 
 
-def read_places(routers: Tables, peers: Tables) -> dict[str, Place]:
-    """The place of every router; TopologyError for a circle, a LAN that is too small, or one that is in the way."""
+def read_places(routers: Tables, peers: Iterable[tuple[str, ...]]) -> dict[str, Place]:
+    """The place of every router; TopologyError for a circle, a LAN that is too small, or one that is in the way.
+
+    `peers` are the places of each peer.
+    """
     tables = dict(routers)
     above = {name: _above(table, tables) for name, table in routers}
     chains = {name: _chain(name, above, tables) for name in tables}
     carriers = set(above.values())
     lans = {name: read_lan(tables[name], default_lan(len(chains[name]), name in carriers)) for name in tables}
-    hosts = Counter(peer.values.get("at") for _, peer in peers)
+    hosts = Counter(place for places in peers for place in places)
     for name, table in routers:
         inner = [other for other in tables if above[other] == name]
         if not (hosts[name] or inner):

@@ -17,29 +17,35 @@ name or value is one line with its place; the punch matrix makes its own (`lab.m
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from lab.errors import TopologyError
-from lab.model import lans, placing
+from lab.files import read_asked
+from lab.model import lans, placing, runner, uplinks
+from lab.model.acquaintance import read_dials
 from lab.model.dns import Dns, read_dns
 from lab.model.firewall import Firewall, read_firewall
 from lab.model.impairment import Link
-from lab.model.ipv6 import Guard, Ip, read_guard, read_ip
+from lab.model.ipv6 import Guard, Ip, read_guard, read_ip, read_nat66
 from lab.model.link_keys import read_distances, read_link, read_region
 from lab.model.nat import Nat
+from lab.model.nat64 import check_prefixes, read_nat64, read_peer_ip
 from lab.model.nat_keys import read_nat
+from lab.model.peer_keys import ETH, read_interface, read_program
 from lab.model.portmap import PortMapping, read_port_mapping
 from lab.model.presets import PRESETS
 from lab.model.switch import PLAIN, Switch, read_switches
-from lab.model.tables import Table, closest, read
+from lab.model.tables import Table, read
+from lab.model.transport import DEFAULT, read_transports
 
-INTERNET: Final = placing.INTERNET
+INTERNET: Final = uplinks.INTERNET
 "`at` of a peer or a router that is behind no router"
-IMPLS: Final = ("own",)
+UPSTREAM: Final = "upstream"
+"`impl` of a program that was written for libp2p's own test suites"
+IMPLS: Final = ("own", "go", "rust", "js", "py", UPSTREAM)
+"ours, those whose peers `make peers` builds, and programs of others"
 ROLES: Final = ("peer", "relay")
 MAX_NEIGHBOURS: Final = 250
 "routers and public peers together; each has a network of its own in 11.0.0.0/16"
@@ -57,12 +63,6 @@ TITLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 "of a topology: part of the name of a run's folder"
 RESERVED: Final = frozenset({INTERNET, "core", "dns", "lab", "lo", "all", "default"})
 
-PEER_KEYS_LATER: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "run": "every peer runs as a process in this version; leave the key out",
-    }
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Router:
@@ -76,7 +76,7 @@ class Router:
     line: int = 0
     "where in the topology file; 0: it has none"
     link: Link | None = None
-    "its uplink; None: ideal"
+    "its uplink, to the internet or to the LAN that it is on; None: ideal"
     link_preset: str | None = None
     region: str | None = None
     at: str = INTERNET
@@ -90,7 +90,16 @@ class Router:
     switch: Switch = PLAIN
     "what its LAN does with multicast, and between hosts"
     guard: Guard | None = None
-    "its IPv6 firewall; None: the network has no IPv6"
+    "its IPv6 firewall; None: the network has no IPv6, or it is a NAT there too"
+    nat66: Nat | None = None
+    "of IPv6; None: its addresses are not translated, or prefix by prefix alone"
+    nat66_preset: str | None = None
+    nat64: str | None = None
+    "the prefix that stands for IPv4 on its LAN; None: it does not translate between the versions"
+
+
+MAX_ADDRESSES: Final = 4
+"public addresses of one peer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +108,46 @@ class Peer:
 
     name: str
     at: str
-    "a router's name, or `internet`"
+    "a router's name, or `internet`; of several places the preferred one"
     impl: str = "own"
     role: str = "peer"
     "peer or relay"
     line: int = 0
     link: Link | None = None
-    "only if it is public; None: ideal"
+    "its cable: to the internet if it is public, else to the router's LAN; None: ideal"
     link_preset: str | None = None
     region: str | None = None
     port: int = PORT
     "where it listens"
+    transports: tuple[str, ...] = DEFAULT
+    "what it listens on, the preferred one first"
+    dials: tuple[str, ...] = ()
+    "the peers that it is connected to at first, by dialling them"
+
+    also: tuple[str, ...] = ()
+    "further places that it is plugged in at, by preference"
+    addresses: int = 1
+    "public addresses that it has on the internet"
+    ip: Ip | None = None
+    "the one version of IP that it has; None: all that the network has"
+    program: tuple[str, ...] = ()
+    "of `upstream`: what is started, with its arguments; nothing: our own"
+    interface: str = ETH
+    "what its interface is called; its further ones are called eth1, eth2, …"
+    run: str = runner.PROCESS
+    "process or container"
+    image: str | None = None
+    "of its container; None: the project's own"
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Everywhere that it is plugged in, the preferred place first."""
+        return (self.at, *self.also)
 
     @property
     def public(self) -> bool:
-        """Whether no NAT is in front of it."""
-        return self.at == INTERNET
+        """Whether it has an address that no NAT is in front of."""
+        return INTERNET in self.places
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +168,11 @@ class Topology:
     "its name service; None: names resolve to nothing"
     ip: Ip = Ip.V4
 
+    def error(self, router: Router, problem: str) -> TopologyError:
+        """An error about a router that only shows when everything has an address, with its place in the file."""
+        where = f"{self.path}:{router.line}: " if self.path is not None else ""
+        return TopologyError(f"{where}[router.{router.name}] {problem}")
+
     def router(self, name: str) -> Router:
         """The router of that name; KeyError if there is none."""
         for router in self.routers:
@@ -149,16 +187,16 @@ class Topology:
                 return peer
         raise KeyError(name)
 
-    def routers_of(self, peer: str) -> tuple[Router, ...]:
-        """The routers in front of a peer, the nearest first; KeyError if there is no such peer."""
-        return self._up(self.peer(peer).at)
+    def routers_of(self, peer: str, place: str | None = None) -> tuple[Router, ...]:
+        """The routers in front of a peer at its preferred place, or at another, the nearest first; KeyError."""
+        return self._up(place or self.peer(peer).at)
 
     def above(self, router: Router) -> tuple[Router, ...]:
         """The routers that a router is behind, the nearest first."""
         return self._up(router.at)
 
     def nat_of(self, peer: str) -> Nat | None:
-        """The NAT next to a peer; None if it is on the internet."""
+        """The NAT next to a peer at its preferred place; None if that is the internet."""
         at = self.peer(peer).at
         return None if at == INTERNET else self.router(at).nat
 
@@ -173,19 +211,7 @@ class Topology:
 def load(path: Path | str) -> Topology:
     """The topology of a TOML file; TopologyError if it cannot be read or used."""
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise TopologyError(f"{path}: {error.strerror or error}") from None
-    if len(data) > MAX_FILE:
-        raise TopologyError(f"{path}: longer than a topology may be, {MAX_FILE // 1024} KiB")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TopologyError(f"{path}:{line}: not text in UTF-8, which TOML is") from None
-    return parse(text, str(path), path)
+    return parse(read_asked(path, MAX_FILE, "a topology"), str(path), path)
 
 
 def parse(text: str, filename: str, path: Path | None = None) -> Topology:
@@ -203,15 +229,30 @@ def parse(text: str, filename: str, path: Path | None = None) -> Topology:
     distances, regions = _regions(top.tables("region"))
     ip = read_ip(top)
     routers = tuple(_router(name, table, regions, ip) for name, table in tables["router"])
-    peers = tuple(_peer(name, table, [router.name for router in routers], regions) for name, table in tables["peer"])
-    places = placing.read_places(tables["router"], tables["peer"])
+    peers = tuple(
+        _peer(name, table, [router.name for router in routers], regions, ip) for name, table in tables["peer"]
+    )
+    places = placing.read_places(tables["router"], [peer.places for peer in peers])
     routers = tuple(replace(router, at=places[router.name].at, lan=places[router.name].lan) for router in routers)
     _check_links(tables["router"], routers)
+    check_prefixes((table, router.nat64) for (_, table), router in zip(tables["router"], routers, strict=True))
+    prefixes = {router.name: router.lan for router in routers}
+    uplinks.check_uplinks(tables["peer"], {peer.name: peer.places for peer in peers}, prefixes)
     switches = read_switches(tables["router"])
     routers = tuple(replace(router, switch=switches[router.name]) for router in routers)
     _check_sizes(top, routers, peers)
-    dns = read_dns(top, [router.name for router in routers], [peer.name for peer in peers], ip)
+    peers = _acquainted(tables["peer"], Topology(name, summary, routers, peers))
+    dns = read_dns(top, [router.name for router in routers], [peer.name for peer in peers])
     return Topology(name, summary, routers, peers, path, text, distances, dns, ip)
+
+
+def _acquainted(tables: list[tuple[str, Table]], topology: Topology) -> tuple[Peer, ...]:
+    lans = {
+        peer.name: {router.name for place in peer.places for router in topology.routers_of(peer.name, place)}
+        for peer in topology.peers
+    }
+    dials = read_dials(tables, {peer.name: peer.places for peer in topology.peers}, lans)
+    return tuple(replace(peer, dials=dials[peer.name]) for peer in topology.peers)
 
 
 def _regions(tables: list[tuple[str, Table]]) -> tuple[tuple[tuple[str, str, float], ...], list[str]]:
@@ -224,10 +265,17 @@ def _regions(tables: list[tuple[str, Table]]) -> tuple[tuple[tuple[str, str, flo
 
 def _check_links(tables: list[tuple[str, Table]], routers: tuple[Router, ...]) -> None:
     for (_, table), router in zip(tables, routers, strict=True):
-        for key in ("link", "region"):
-            if router.at != INTERNET and key in table.values:
-                problem = f"only links to the internet are shaped, and it is behind {router.at}"
-                raise table.error(key, f"{problem}; put the key into [router.{router.at}]")
+        if router.at != INTERNET:
+            _check_cable(table, router.at, router.link)
+
+
+def _check_cable(table: Table, router: str, link: Link | None) -> None:
+    """Refuse what a cable within a private network does not have."""
+    if "region" in table.values:
+        raise table.error("region", f"it is where its router is; put the key into [router.{router}]")
+    if link is not None and link.mtu is not None:
+        problem = "all on a LAN have one MTU, for a switch tells nobody that a packet was too large"
+        raise table.error("link", f"mtu: {problem}; put it into [router.{router}], whose uplink has one")
 
 
 def _check_names(routers: list[tuple[str, Table]], peers: list[tuple[str, Table]]) -> None:
@@ -246,11 +294,15 @@ def _check_names(routers: list[tuple[str, Table]], peers: list[tuple[str, Table]
 
 
 def _router(name: str, table: Table, regions: list[str], ip: Ip) -> Router:
-    table.check_keys(("nat", "at", "lan", "firewall", "ipv6", "port-mapping", "link", "region"))
+    table.check_keys(
+        ("nat", "at", "lan", "firewall", "ipv6", "nptv6", "nat66", "nat64", "port-mapping", "link", "region")
+    )
     nat, preset = _nat(table, ip)
-    link, link_preset = read_link(table)
+    link, link_preset = read_link(table, ip)
     region = read_region(table, regions)
     firewall, port_mapping = read_firewall(table), read_port_mapping(table)
+    guard = read_guard(table, ip)
+    nat66, nat66_preset = read_nat66(table, ip, nat)
     return Router(
         name,
         nat,
@@ -261,47 +313,63 @@ def _router(name: str, table: Table, regions: list[str], ip: Ip) -> Router:
         region,
         firewall=firewall,
         port_mapping=port_mapping,
-        guard=read_guard(table, ip),
+        guard=guard,
+        nat66=nat66,
+        nat66_preset=nat66_preset,
+        nat64=read_nat64(table, ip, nat),
     )
 
 
 def _nat(table: Table, ip: Ip) -> tuple[Nat, str | None]:
     if ip is not Ip.V6:
         return read_nat(table)
-    for key in ("nat", "firewall", "lan"):
+    for key in ("nat", "firewall", "lan", "port-mapping"):
         if key in table.values:
             raise table.error(key, 'this network has no IPv4; give it some at the top: ip = "dual-stack"')
     return PRESETS["full-cone"].nat, None
 
 
-def _peer(name: str, table: Table, routers: list[str], regions: list[str]) -> Peer:
-    table.check_keys(("at", "impl", "role", "port", "link", "region"), PEER_KEYS_LATER)
-    places = f"routers: {', '.join(routers)}, or {INTERNET!r}" if routers else f"there are none, only {INTERNET!r}"
-    if "at" not in table.values:
-        raise table.error("at", f"there is none; {places}")
-    at = table.text("at", f'"{INTERNET}"')
-    if at not in (*routers, INTERNET):
-        raise table.error("at", f"no such router{closest(at, [*routers, INTERNET])}; {places}")
-    for key in ("link", "region"):
-        if at != INTERNET and key in table.values:
-            raise table.error(key, f"a peer behind a router has that of its router; put it into [router.{at}]")
-    link, link_preset = read_link(table)
+def _peer(name: str, table: Table, routers: list[str], regions: list[str], ip: Ip) -> Peer:
+    table.check_keys(
+        (
+            *("at", "impl", "role", "port", "transports", "dials", "link", "region", "addresses", "ip"),
+            *("program", "interface"),
+            *runner.KEYS,
+        ),
+    )
+    at, *also = uplinks.read_at(table, routers)
+    if INTERNET not in (at, *also) and "addresses" in table.values:
+        raise table.error("addresses", "a peer behind a router has one address; only the internet has several for one")
+    link, link_preset = read_link(table, ip)
+    if INTERNET not in (at, *also):
+        if also and link is not None:
+            raise table.error("link", f"it has several uplinks, {' and '.join((at, *also))}; give those routers links")
+        _check_cable(table, at, link)
+    run, image = runner.read_runner(table)
     return Peer(
         name,
         at,
-        table.choice("impl", IMPLS, IMPLS[0], "no adapter for it in this version"),
+        table.choice("impl", IMPLS, IMPLS[0], "no such implementation"),
         table.choice("role", ROLES, ROLES[0]),
         table.line,
         link,
         link_preset,
         read_region(table, regions),
         table.whole("port", 1, 65535, PORT),
+        read_transports(table),
+        also=tuple(also),
+        addresses=table.whole("addresses", 1, MAX_ADDRESSES, 1),
+        ip=read_peer_ip(table, ip, len((at, *also))),
+        program=read_program(table),
+        interface=read_interface(table),
+        run=run,
+        image=image,
     )
 
 
 def _check_sizes(top: Table, routers: tuple[Router, ...], peers: tuple[Peer, ...]) -> None:
     if not peers:
         raise top.error(None, 'no peers; add [peer.NAME] with at = "internet" or a router')
-    neighbours = [*(router.at for router in routers), *(peer.at for peer in peers)].count(INTERNET)
+    neighbours = [*(router.at for router in routers), *(place for p in peers for place in p.places)].count(INTERNET)
     if neighbours > MAX_NEIGHBOURS:
         raise top.error(None, f"{neighbours} routers and public peers; allowed: {MAX_NEIGHBOURS} together")

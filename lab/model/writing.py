@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from lab.model.ipv6 import Ip
 from lab.model.nat import Filtering, Mapping, Nat, Ports, Unsolicited
-from lab.model.topology import Router, Topology
+from lab.model.peer_keys import ETH
+from lab.model.topology import Peer, Router, Topology
+from lab.model.transport import DEFAULT
 from lab.model.units import format_duration
 
 _PLAIN: Final = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.PRESERVING)
@@ -13,12 +16,10 @@ _PLAIN: Final = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT
 
 def to_toml(topology: Topology) -> str:
     """The text of a topology file."""
-    tables = [f"name    = {_quoted(topology.name)}\nsummary = {_quoted(topology.summary)}\n"]
-    tables += [f"[router.{router.name}]\nnat = {_nat(router)}\n" for router in topology.routers]
-    tables += [
-        f'[peer.{peer.name}]\nat   = "{peer.at}"\nimpl = "{peer.impl}"\nrole = "{peer.role}"\n'
-        for peer in topology.peers
-    ]
+    ip = "" if topology.ip is Ip.V4 else f"ip      = {_quoted(topology.ip.value)}\n"
+    tables = [f"name    = {_quoted(topology.name)}\nsummary = {_quoted(topology.summary)}\n{ip}"]
+    tables += [_router(router, topology.ip) for router in topology.routers]
+    tables += [_peer(peer) for peer in topology.peers]
     return "\n".join(tables)
 
 
@@ -61,8 +62,25 @@ def _seldom(nat: Nat) -> dict[str, str]:
     return keys | ({"block-size": str(nat.block_size)} if nat.ports is Ports.BLOCK else {})
 
 
-def _nat(router: Router) -> str:
-    return _quoted(router.preset) if router.preset else nat_to_toml(router.nat)
+def _peer(peer: Peer) -> str:
+    transports = ", ".join(_quoted(name) for name in peer.transports)
+    lines = [f'at   = "{peer.at}"', f'impl = "{peer.impl}"', f'role = "{peer.role}"']
+    lines += [f"transports = [{transports}]"] if peer.transports != DEFAULT else []
+    dials = ", ".join(_quoted(name) for name in peer.dials)
+    lines += [f"dials = [{dials}]"] if peer.dials else []
+    lines += [f"addresses = {peer.addresses}"] if peer.addresses > 1 else []
+    lines += [f"program = [{', '.join(map(_quoted, peer.program))}]"] if peer.program else []
+    lines += [f"interface = {_quoted(peer.interface)}"] if peer.interface != ETH else []
+    return "\n".join([f"[peer.{peer.name}]", *lines, ""])
+
+
+def _router(router: Router, ip: Ip) -> str:
+    lines = [f"[router.{router.name}]"]
+    if ip is not Ip.V6:
+        lines.append(f"nat = {_quoted(router.preset) if router.preset else nat_to_toml(router.nat)}")
+    if router.nat66 is not None:
+        lines.append(f"nat66 = {_quoted(router.nat66_preset) if router.nat66_preset else nat_to_toml(router.nat66)}")
+    return "\n".join([*lines, ""])
 
 
 def _quoted(text: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.errors import LabError
+from lab.model.ipv6 import Ip
 from lab.model.nat import Nat
 from lab.model.plain import from_plain, to_plain
 from lab.observe.nat import Behaviour, QueryBehaviour
@@ -35,6 +36,8 @@ class Certificate:
     "one sentence for each thing that is not as declared"
     seconds: float
     "what the probe took"
+    ip: Ip = Ip.V4
+    "the version that it was measured over"
 
     @property
     def ok(self) -> bool:

@@ -18,6 +18,7 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from lab.model.nat import Filtering
+from lab.observe.endpoint import endpoint_text
 from lab.observe.flows import Wire, source_of
 from lab.observe.packets import Packet
 from lab.plan.plan import GuardPlan, Plan, RouterPlan
@@ -60,7 +61,7 @@ def find_drops(plan: Plan, wire: Wire, *, growing: bool = False) -> tuple[Drop, 
     recorded = {capture.name for capture in plan.captures}
     end = wire.packets[-1].ns - (SETTLE_NS if growing else 0) if wire.packets else 0
     drops: list[Drop] = []
-    for router in plan.routers:
+    for router in (*plan.routers, *plan.routers6):
         if {wan_of(router.name), lan_of(router.name)} <= recorded:
             past = _Past(router, wire.packets)
             drops += [
@@ -92,7 +93,7 @@ def _arrives_by_ipv6(guard: GuardPlan, packet: Packet) -> bool:
     """Whether this is a packet from outside to somebody on the router's LAN."""
     if packet.interface != wan_of(guard.name) or ":" not in packet.dst:
         return False
-    return IPv6Address(packet.dst) in IPv6Network(guard.lan)
+    return IPv6Address(packet.dst) in IPv6Network(guard.outer)
 
 
 def _went_on(guard: GuardPlan, packet: Packet, wire: Wire) -> bool:
@@ -112,7 +113,7 @@ def _why_guarded(guard: GuardPlan) -> str:
 
 def _stopped(router: RouterPlan, packet: Packet) -> bool:
     """Whether this is a packet on the LAN that begins something which the firewall does not let out."""
-    if router.firewall is None or packet.interface != lan_of(router.name) or packet.dst == router.wan:
+    if router.firewall is None or packet.interface != lan_of(router.name) or packet.dst in router.publics:
         return False
     begins = packet.proto == "udp" or packet.is_syn
     return begins and not router.firewall.lets_out(packet.proto, packet.dport)
@@ -197,7 +198,7 @@ def _near_miss(packet: Packet, past: _Past) -> str:
     written = [one for one in past.packets if one.dst == packet.src and one.proto == packet.proto]
     theirs = sorted({one.dport for one in written if one.sport == packet.dport})
     if theirs:
-        return f" (it writes to {packet.src}:{_some(theirs)})"
+        return f" (it writes to {endpoint_text(packet.src, _some(theirs))})"
     ours = sorted({one.sport for one in written})
     return f" (what is written to {packet.src} leaves from port {_some(ours)})" if ours else ""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import product
 from math import inf
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 from lab.errors import LabError
 from lab.observe.drops import Drop, find_drops
 from lab.observe.flows import Wire
-from lab.observe.holepunch import DirectFlow, Pair, Punch
+from lab.observe.holepunch import DirectFlow, Pair, Punch, combined, earliest
 from lab.observe.packets import Packet, read
 from lab.plan.plan import Launch, Plan
 
@@ -64,13 +65,27 @@ class Facts:
         return self.wire.packets
 
     def bytes(self, via: Who, after: float = -inf, before: float = inf) -> int:
-        """Payload bytes on a peer's own interface, in and out: what a relay forwards is counted twice."""
-        interface = f"{self._launch(via).space}/eth0"
-        return sum(flow.payload(None, after, before) for flow in self.wire.flows_at(interface))
+        """Payload bytes on a peer's own interfaces, in and out: what a relay forwards is counted twice."""
+        flows = (flow for interface in self._launch(via).captures for flow in self.wire.flows_at(interface))
+        return sum(flow.payload(None, after, before) for flow in flows)
+
+    def connections(self, after: float = -inf) -> frozenset[frozenset[str]]:
+        """The pairs of peers between whose own interfaces a TCP connection came to be, with no third in between."""
+        own = {interface: launch.peer for launch in self.plan.launches for interface in launch.captures}
+        found = set()
+        for flow in self.wire.flows:
+            if flow.interface in own and (handshake := flow.handshake()) and handshake.established >= after:
+                found.add(frozenset(own[seen.interface] for seen in self.wire.along(flow) if seen.interface in own))
+        return frozenset(pair for pair in found if len(pair) == 2)
 
     def direct_flow(self, first: Who, second: Who, after: float = -inf, before: float = inf) -> DirectFlow | None:
         """The flow by which the two exchanged payload without a third, if every recorder on its way saw it."""
-        return self._pair(first, second).direct_flow(after, before)
+        return earliest(pair.direct_flow(after, before) for pair in self._pairs(first, second))
+
+    def delivered(self, first: Who, second: Who, count: int, after: float = -inf) -> float | None:
+        """Unix seconds at which so many bytes of payload had come from one to the other without a third since then."""
+        times = (pair.delivered(count, after) for pair in self._pairs(first, second))
+        return min((at for at in times if at is not None), default=None)
 
     def path(self, first: Who, second: Who, relay: Who, after: float = -inf, before: float = inf) -> WirePath:
         """Direct if there is a direct flow and the relay's byte count stands still."""
@@ -82,10 +97,12 @@ class Facts:
 
     def punch(self, first: Who, second: Who) -> Punch:
         """The two peers' way to a direct flow, or what was in it."""
-        return self._pair(first, second).punch(self.drops)
+        return combined(pair.punch(self.drops) for pair in self._pairs(first, second))
 
-    def _pair(self, first: Who, second: Who) -> Pair:
-        return Pair(self.plan, self.wire, self._launch(first), self._launch(second))
+    def _pairs(self, first: Who, second: Who) -> list[Pair]:
+        """The two by each of their uplinks; most peers have one."""
+        ways = product(self._launch(first).ways, self._launch(second).ways)
+        return [Pair(self.plan, self.wire, one, other) for one, other in ways]
 
     def _launch(self, who: Who) -> Launch:
         name = who if isinstance(who, str) else who.name

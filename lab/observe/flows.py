@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
+from lab.observe.endpoint import endpoint_text
 from lab.observe.packets import ACK, RST, SYN, Identity, Packet
 
 _SEQUENCE = 1 << 32
@@ -30,7 +31,7 @@ class Endpoint(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
+        return endpoint_text(self.address, self.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ outer side of each NAT. A relayed connection ends at the relay and another one b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -19,7 +20,9 @@ from math import inf
 from lab.observe.drops import Drop, lan_of, wan_of
 from lab.observe.flows import Endpoint, Flow, Handshake, Wire
 from lab.observe.packets import Packet
+from lab.plan.names import capture
 from lab.plan.plan import Launch, Plan
+from lab.plan.seen import seen_at
 
 
 class Way(Enum):
@@ -83,19 +86,50 @@ class Punch:
     "SYNs and datagrams of one to the other that a NAT dropped"
 
 
+def earliest(found: Iterable[DirectFlow | None]) -> DirectFlow | None:
+    """The one that carried payload first."""
+    return min(filter(None, found), key=lambda direct: direct.first_byte, default=None)
+
+
+def combined(punches: Iterable[Punch]) -> Punch:
+    """What several uplinks saw of the same two peers, as one."""
+    each = list(punches)
+    syns = [[punch.first_syns[side] for punch in each] for side in (0, 1)]
+    first, second = (min((at for at in times if at is not None), default=None) for times in syns)
+    drops = {drop.packet: drop for punch in each for drop in punch.drops}
+    return Punch(each[0].peers, (first, second), earliest(punch.direct for punch in each), tuple(drops.values()))
+
+
 class Pair:
-    """Two peers of a plan, and how to find on the wire what is between them."""
+    """Two peers of a plan, by one uplink each, and how to find on the wire what is between them."""
 
     def __init__(self, plan: Plan, wire: Wire, first: Launch, second: Launch) -> None:
         self._wire = wire
         self._first, self._second = first, second
         self._recorded = frozenset(capture.name for capture in plan.captures)
-        self._wan = {router.name: router.wan for router in plan.routers}
+        self._publics = {router.name: router.publics for router in plan.routers}
+        self._seen = {launch.peer: seen_at(plan, launch) for launch in (first, second)}
 
     def direct_flow(self, after: float = -inf, before: float = inf) -> DirectFlow | None:
         """The flow that carried payload both ways within `after <= at < before`; the earliest of several."""
-        candidates = [self._judge(flow, after, before) for flow in self._wire.flows_at(_eth(self._first))]
-        return min(filter(None, candidates), key=lambda direct: direct.first_byte, default=None)
+        return earliest(self._judge(flow, after, before) for flow in self._wire.flows_at(_eth(self._first)))
+
+    def delivered(self, count: int, after: float = -inf) -> float | None:
+        """When so many bytes of the first peer's payload had reached the second directly since then; None: never."""
+        arrived = sorted(
+            (packet.ns, packet.at, packet.payload)
+            for near in self._wire.flows_at(_eth(self._first))
+            if self._judge(near, after, inf) is not None
+            for far in self._wire.along(near)
+            if far.interface == _eth(self._second)
+            for packet in far.packets
+            if packet.at >= after and packet.src not in self._second.addresses
+        )
+        for _, at, payload in arrived:
+            count -= payload
+            if count <= 0:
+                return at
+        return None
 
     def punch(self, drops: tuple[Drop, ...]) -> Punch:
         """All that the wire says of the two, given all drops."""
@@ -189,18 +223,21 @@ class Pair:
 
     def _reachable(self, peer: Launch, seen_from: Launch) -> dict[str, str | None]:
         """Where a peer can be reached without a relay, and on whose LAN that address is; None: on the internet."""
-        addresses = (peer.address, *(self._wan[router] for router in peer.routers if router in self._wan))
+        held = ((peer.address,), *(self._publics[router] for router in peer.routers if router in self._publics))
         places = (*peer.routers, None)
-        pairs = zip(addresses, places, strict=False)  # in a network of IPv6 alone there is only the peer's own
-        reachable = {address: place for address, place in pairs if place is None or place in seen_from.routers}
-        if peer.address6 is not None:  # global: its packets turn around at the first router that both are behind
-            reachable[peer.address6] = next((router for router in peer.routers if router in seen_from.routers), None)
+        pairs = zip(held, places, strict=False)  # in a network of IPv6 alone there is only the peer's own
+        seen = ((addresses, place) for addresses, place in pairs if place is None or place in seen_from.routers)
+        reachable = {address: place for addresses, place in seen for address in addresses}
+        for addresses, place in zip(self._seen[peer.peer], places, strict=False):
+            for address in addresses if place is None or place in seen_from.routers else ():
+                # The first that fits: what nobody translates turns around at the nearest router that both are behind.
+                reachable.setdefault(address, place)
         return reachable
 
     def _outsides(self, peer: Launch) -> set[str]:
         """The addresses that stand for a peer outside its NATs, each at one of them."""
-        outsides = {self._wan[router] for router in peer.routers if router in self._wan} or {peer.address}
-        return outsides if peer.address6 is None else outsides | {peer.address6}
+        outsides = {one for router in peer.routers for one in self._publics.get(router, ())} or {peer.address}
+        return outsides.union(*self._seen[peer.peer])
 
 
 def _outermost_common(first: Launch, second: Launch) -> str | None:
@@ -216,4 +253,4 @@ def _below(peer: Launch, router: str | None) -> tuple[str, ...]:
 
 
 def _eth(peer: Launch) -> str:
-    return f"{peer.space}/eth0"
+    return capture(peer.space, peer.interface)

@@ -24,9 +24,10 @@ from itertools import pairwise
 from typing import Final
 
 from lab.model.nat import BLOCK_SIZES, Filtering, Hairpinning, Mapping, Nat, Pooling, Ports, Unsolicited
+from lab.observe.endpoint import endpoint_text
 
 Address = tuple[str, int]
-"An IPv4 address as text, and a port or the identifier of an ICMP query."
+"An address as text, and a port or the identifier of an ICMP query."
 
 BLOCK_SHARE: Final = 5
 "Ports of one host that have to lie close together to be a block; and again, or chance would do it once in 10 000."
@@ -385,4 +386,4 @@ def _hairpins(observed: Observed) -> str:
 
 
 def _text(address: Address) -> str:
-    return f"{address[0]}:{address[1]}"
+    return endpoint_text(*address)

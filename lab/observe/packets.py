@@ -27,6 +27,7 @@ from scapy.error import Scapy_Exception
 from scapy.utils import RawPcapNgReader
 
 from lab.errors import LabError
+from lab.observe.endpoint import endpoint_text
 
 # What scapy has to say of a damaged file is said by a LabError here; its own lines would land between the lab's.
 logging.getLogger("scapy.runtime").setLevel(logging.CRITICAL)
@@ -110,7 +111,8 @@ class Packet:
         return "-".join(name for bit, name in _FLAG_NAMES if self.flags & bit) or "TCP"
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.src}:{self.sport} → {self.dst}:{self.dport}"
+        ends = (endpoint_text(self.src, self.sport), endpoint_text(self.dst, self.dport))
+        return f"{self.kind} {' → '.join(ends)}"
 
 
 def read(path: Path, growing: bool = False) -> tuple[Packet, ...]:

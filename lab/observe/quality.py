@@ -7,7 +7,9 @@ one-way delay RFC 7679's, a duplicate RFC 5560's. A probe *overtakes* if one tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from statistics import fmean
 from typing import Final
@@ -44,6 +46,8 @@ class Train:
     sent: int
     arrivals: tuple[Arrival, ...]
     "in order of arrival"
+    missed: int = 0
+    "that came and found no room where they are read: it says nothing of the link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Row:
     measured: float
     tolerance: float
     unit: str
-    "s, share, bit/s, packets"
+    "s, share, bit/s, packets, B"
 
     @property
     def ok(self) -> bool:
@@ -84,10 +88,14 @@ class LinkReport:
     """What `punchlab links` found."""
 
     backend: str
+    machine: str
+    "in words, if there is more to say of it than what follows"
     kernel: str
     python: str
     processors: int
     rows: tuple[Row, ...]
+    left_out: tuple[str, ...]
+    "what could not be measured, and why"
     loads: tuple[Load, ...]
     load_latency: float
     "seconds that were asked for while under load"
@@ -95,12 +103,28 @@ class LinkReport:
     @property
     def capacity(self) -> float:
         """The most packets a second, of those tried in rising order, before the first was lost."""
+        return self._most(lambda load: True)
+
+    @property
+    def on_time(self) -> float:
+        """The same, before the median delay was out of tolerance."""
+        return self._most(lambda load: self._in_time(load.delay))
+
+    @property
+    def all_on_time(self) -> float:
+        """The same, before more than one of a hundred delays were out of tolerance."""
+        return self._most(lambda load: self._in_time(load.delay) and self._in_time(load.late))
+
+    def _most(self, bearable: Callable[[Load], bool]) -> float:
         best = 0.0
         for load in self.loads:
-            if load.arrived < load.sent:
+            if load.arrived < load.sent or not bearable(load):
                 break
             best = load.sent / load.seconds
         return best
+
+    def _in_time(self, seconds: float) -> bool:
+        return abs(seconds - self.load_latency) <= _delay_tolerance(self.load_latency)
 
 
 def compare(name: str, asked: Impairment, train: Train) -> tuple[Row, ...]:
@@ -111,9 +135,7 @@ def compare(name: str, asked: Impairment, train: Train) -> tuple[Row, ...]:
     if asked.loss_burst:
         bursts = lost_runs(train)
         measured = fmean(bursts) if bursts else 0.0
-        rows.append(
-            Row(name, "loss burst", asked.loss_burst, measured, _burst_tolerance(asked, len(bursts)), "packets")
-        )
+        rows.append(Row(name, "loss burst", asked.loss_burst, measured, _burst_tolerance(asked, train.sent), "packets"))
     for quantity, share, measured in (
         ("duplicate", asked.duplicate, duplicated(train)),
         ("reorder", asked.reorder, overtaking(train)),
@@ -122,7 +144,7 @@ def compare(name: str, asked: Impairment, train: Train) -> tuple[Row, ...]:
         if share:
             rows.append(Row(name, quantity, share, measured, _share_tolerance(share, train.sent), "share"))
     if asked.rate:
-        rows.append(Row(name, "rate", asked.rate, rate(train), asked.rate * RATE_SHARE, "bit/s"))
+        rows.append(Row(name, "rate", asked.rate, rate(train, asked.latency), asked.rate * RATE_SHARE, "bit/s"))
         longest = asked.latency + asked.queue * 8 / asked.rate
         # One packet more or less fits.
         packet = train.arrivals[0].length * 8 / asked.rate if train.arrivals else 0.0
@@ -182,12 +204,26 @@ def delay(train: Train, share: float) -> float:
     return delays[min(int(len(delays) * share), len(delays) - 1)] if delays else 0.0
 
 
-def rate(train: Train) -> float:
-    """Bit/s of IP packets, from the first arrival to the last."""
-    if len(train.arrivals) < 2:
+def sent_at(train: Train) -> float:
+    """Probes a second as they were sent, by those that came."""
+    came = [arrival for arrival in train.arrivals if arrival.number >= 0]
+    first, last = (min(came, key=_number), max(came, key=_number)) if came else (None, None)
+    if first is None or last is None or last.sent <= first.sent:
         return 0.0
-    first, last = train.arrivals[0], train.arrivals[-1]
-    return sum(arrival.length for arrival in train.arrivals[1:]) * 8 / (last.at - first.at)
+    return (last.number - first.number) / (last.sent - first.sent)
+
+
+def rate(train: Train, latency: float = 0.0) -> float:
+    """Bit/s of IP packets while any waited to be sent; the link adds `latency` behind that.
+
+    A sender that gets no processor for longer than a buffer lasts leaves the link idle: such times do not count.
+    """
+    length, seconds = 0, 0.0
+    for before, arrival in pairwise(train.arrivals):
+        if arrival.sent <= before.at - latency:
+            length += arrival.length
+            seconds += arrival.at - before.at
+    return length * 8 / seconds if seconds else 0.0
 
 
 def loss_tolerance(asked: Impairment, sent: int) -> float:
@@ -195,20 +231,25 @@ def loss_tolerance(asked: Impairment, sent: int) -> float:
     if asked.loss_burst is None:
         return _share_tolerance(asked.loss, sent)
     out, back = gilbert(asked.loss, asked.loss_burst)
-    # Variance of the mean of a two-state Markov chain, whose correlation from step to step is 1 - out - back.
-    inflation = (2.0 - out - back) / (out + back)
+    # Variance of the mean of a two-state Markov chain (Gilbert's).
+    correlation = 1.0 - out - back
+    inflation = (1.0 + correlation) / (1.0 - correlation)
     return _share_tolerance(asked.loss, sent) * sqrt(inflation)
+
+
+def _number(arrival: Arrival) -> int:
+    return arrival.number
 
 
 def _share_tolerance(share: float, sent: int) -> float:
     return STANDARD_ERRORS * sqrt(share * (1 - share) / sent)
 
 
-def _burst_tolerance(asked: Impairment, bursts: int) -> float:
-    """Three standard errors of the mean of a geometric distribution."""
+def _burst_tolerance(asked: Impairment, sent: int) -> float:
+    """Three standard errors of the mean of a geometric distribution, of as many bursts as there should be."""
     assert asked.loss_burst is not None
     deviation = sqrt(asked.loss_burst * (asked.loss_burst - 1))
-    return STANDARD_ERRORS * deviation / sqrt(max(bursts, 1))
+    return STANDARD_ERRORS * deviation / sqrt(max(sent * asked.loss / asked.loss_burst, 1.0))
 
 
 def _delay_tolerance(seconds: float) -> float:

@@ -18,6 +18,7 @@ from lab.observe.facts import Facts
 from lab.observe.flows import Endpoint, source_of, target_of
 from lab.observe.packets import FIN, RST, SYN, Packet
 from lab.plan.plan import Plan
+from lab.plan.seen import seen_at
 
 MAX_ENTRIES: Final = 20_000
 "A run that is longer ends in an entry that says how much was left out."
@@ -57,24 +58,26 @@ class Names:
         self._lan: dict[tuple[str | None, str], str] = {}
         for each in (*former, plan):
             self._add(each)
-        self._router = {launch.space: launch.router for launch in plan.launches}
-        self._above = {router.name: router.above for router in plan.routers}
+        self._routers = {launch.space: [way.router for way in launch.ways] for launch in plan.launches}
+        self._above = {router.name: router.above for router in (*plan.routers, *plan.routers6)}
 
     def _add(self, plan: Plan) -> None:
-        self._public |= {router.wan: router.name for router in plan.routers if not router.above}
-        self._public |= {launch.address: launch.peer for launch in plan.launches if launch.router is None}
-        self._public |= {launch.address6: launch.peer for launch in plan.launches if launch.address6 is not None}
+        ways = [way for launch in plan.launches for way in launch.ways]
+        routers = (*plan.routers, *plan.routers6)
+        self._public |= {one: router.name for router in routers if not router.above for one in router.publics}
+        self._public |= {way.address: way.peer for way in ways if way.router is None}
+        seen = [(address, way.peer) for way in ways for addresses in seen_at(plan, way) for address in addresses]
+        self._public |= {address: peer for address, peer in seen if address not in self._public}
         self._public |= dict.fromkeys(plan.vantages, "vantage")
-        self._lan |= {
-            (launch.router, launch.address): launch.peer for launch in plan.launches if launch.router is not None
-        }
-        self._lan |= {(router.name, router.gateway): router.name for router in plan.routers}
-        self._lan |= {(router.above[0], router.wan): router.name for router in plan.routers if router.above}
+        self._lan |= {(way.router, way.address): way.peer for way in ways if way.router is not None}
+        self._lan |= {(router.name, router.gateway): router.name for router in routers}
+        self._lan |= {(router.above[0], router.wan): router.name for router in routers if router.above}
 
     def of(self, endpoint: Endpoint, space: str) -> str:
         """`home-b 11.0.2.2:4001`: an endpoint as `space` knows it; LANs overlap, so it matters who asks."""
-        lan = self._router.get(space, space)
-        known = (self._lan.get((at, endpoint.address)) for at in (lan, *self._above.get(lan or "", ())))
+        lans = self._routers.get(space, [space])
+        places = [at for lan in lans for at in (lan, *self._above.get(lan or "", ()))]
+        known = (self._lan.get((at, endpoint.address)) for at in places)
         name = self._public.get(endpoint.address) or next(filter(None, known), None)
         return f"{name} {endpoint}" if name else str(endpoint)
 
@@ -128,10 +131,10 @@ def _packet_entries(facts: Facts, names: Names, everything: bool) -> Iterator[En
 
 def _handshake_entries(facts: Facts, names: Names) -> Iterator[Entry]:
     for launch in facts.plan.launches:
-        for flow in facts.wire.flows_at(f"{launch.space}/eth0"):
+        for flow in (flow for interface in launch.captures for flow in facts.wire.flows_at(interface)):
             handshake = flow.handshake()
             if handshake is not None:
-                remote = flow.b if flow.a.address == launch.address else flow.a
+                remote = flow.b if flow.a.address in launch.addresses else flow.a
                 took = (handshake.established - handshake.syn) * 1000
                 detail = f"with {names.of(remote, launch.space)}, {took:.2f} ms after the first SYN"
                 if handshake.both_opened:

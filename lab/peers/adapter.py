@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from lab.model.transport import TRANSPORTS
 from lab.plan.plan import Launch
+
+
+def arguments(launch: Launch) -> list[str]:
+    """The flags that every peer has (docs/contract.md)."""
+    # Once each, however many uplinks have such an address: one listener serves them all.
+    wildcards = dict.fromkeys("/ip6/::" if ":" in address else "/ip4/0.0.0.0" for address in launch.addresses)
+    tails = [TRANSPORTS[name].listen(launch.port) for name in launch.transports]
+    listen = [word for wildcard in wildcards for tail in tails for word in ("--listen", f"{wildcard}{tail}")]
+    # The state is kept in the folder where it runs: a peer that is killed and started again is still the same one.
+    return ["--name", launch.peer, "--role", launch.role, *listen, "--state", "."]
 
 
 class Adapter(Protocol):

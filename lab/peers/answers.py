@@ -31,6 +31,18 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """What a peer tells whoever identifies it, for now: the protocols that it serves come and go."""
+
+    agent: str
+    protocols: tuple[str, ...]
+
+    @classmethod
+    def of(cls, who: str, ok: Mapping[str, Any]) -> Profile:
+        return cls(_field(who, ok, "agent", str), _texts(who, ok, "protocols"))
+
+
+@dataclass(frozen=True, slots=True)
 class Dialled:
     """A connection that a dial made or found; `rtt` in seconds."""
 
@@ -92,6 +104,39 @@ class Pinged:
     @classmethod
     def of(cls, who: str, ok: Mapping[str, Any]) -> Pinged:
         return cls(_field(who, ok, "rtt", float), _field(who, ok, "path", str))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an AutoNAT server found of one address; `paid` in bytes of dial data, 0 too where the peer does not say."""
+
+    addr: str
+    reachable: bool
+    paid: int
+
+    @classmethod
+    def of(cls, who: str, ok: Mapping[str, Any]) -> Finding:
+        reachable = ok.get("reachable")
+        if not isinstance(reachable, bool):
+            raise PeerError(f"{who} answered without a usable 'reachable': {reachable!r}")
+        return cls(_field(who, ok, "addr", str), reachable, _field(who, {"paid": 0, **ok}, "paid", int))
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """What a peer has found out about the NAT in front of it, in the contract's words."""
+
+    kind: str | None
+    mapping: str
+    filtering: str
+    ports: str
+    tcp: str
+
+    @classmethod
+    def of(cls, who: str, ok: Mapping[str, Any]) -> Nat:
+        kind = ok.get("kind")
+        texts = {name: _field(who, ok, name, str) for name in ("mapping", "filtering", "ports", "tcp")}
+        return cls(kind=None if kind is None else str(kind), **texts)
 
 
 def _field(who: str, ok: Mapping[str, Any], name: str, kind: type[T]) -> T:

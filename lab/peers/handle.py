@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lab.errors import LabError, PeerError, PeerUnsupported
-from lab.peers.answers import Dialled, Echoed, Info, Pinged, Reserved
+from lab.model.transport import TRANSPORTS
+from lab.peers.answers import Dialled, Echoed, Finding, Info, Nat, Pinged, Profile, Reserved
 from lab.peers.contract import MAX_LINE, Answer, Event, Nonsense, Refusal, Unsupported, command, parse
 from lab.plan.plan import Launch
 
@@ -23,10 +25,39 @@ MAX_EVENTS = 100_000
 "Events kept of one peer; one that says more is talking nonsense."
 TAIL_LINES = 12
 "Lines of stderr that an error quotes."
+MAX_TAIL = 64 * 1024
+"Bytes of stderr in which they are looked for."
+BAD_USAGE = 2
+"Exit status of a peer that does not have what a flag asks for; a panic of go has the same."
+_A_FLAG = re.compile(r"(?<![\w/])--?[a-z]")
 GRACE = 3.0
 "Seconds that a peer has to stop before it is killed."
 
 Where = Callable[..., bool]
+
+
+class Running(Protocol):
+    """A peer's program, a process or a container: so much of `asyncio.subprocess.Process` as is used."""
+
+    stdin: asyncio.StreamWriter | None
+    stdout: asyncio.StreamReader | None
+
+    @property
+    def returncode(self) -> int | None: ...
+    @property
+    def pid(self) -> int: ...
+    def kill(self) -> None: ...
+    async def wait(self) -> int: ...
+
+
+def tail_of(stderr: Path) -> str:
+    """The last lines of a file, as the end of an error message; empty if there are none."""
+    if not stderr.exists():
+        return ""
+    with stderr.open("rb") as file:
+        file.seek(max(0, stderr.stat().st_size - MAX_TAIL))
+        lines = file.read(MAX_TAIL).decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
+    return f"; its stderr ends: {' | '.join(lines)}" if lines else ""
 
 
 class Peer:
@@ -35,7 +66,7 @@ class Peer:
     def __init__(
         self,
         launch: Launch,
-        process: asyncio.subprocess.Process,
+        process: Running,
         stderr: Path,
         on_line: Callable[[str, bytes], None],
         on_event: Callable[[Event], None],
@@ -60,7 +91,7 @@ class Peer:
 
     @property
     def pid(self) -> int:
-        """The process, as numbered in the lab's own PID namespace."""
+        """The process, as numbered in the lab's own PID namespace; that of a container, as the host numbers it."""
         return self._process.pid
 
     @property
@@ -75,7 +106,7 @@ class Peer:
 
     @property
     def address(self) -> str:
-        """The full address of its listener in its own network."""
+        """The full address of its listener in its own network, by the first of its transports."""
         return self._address(self.launch.address)
 
     @property
@@ -85,13 +116,25 @@ class Peer:
             raise LabError(f"{self.name} has no IPv6 address; the topology says which versions there are: ip = …")
         return self._address(self.launch.address6)
 
+    def address_for(self, other: Peer) -> str:
+        """The same as another peer can dial it: public, or on a LAN in front of both, if it has such a one."""
+        return self._address(self.launch.address_for(other.launch))
+
     def through(self, relay: Peer) -> str:
         """The address of this peer by a relay's circuit."""
-        return f"{relay.address}/p2p-circuit/p2p/{self.peer_id}"
+        return f"{relay.address_for(self)}/p2p-circuit/p2p/{self.peer_id}"
 
     async def ready(self, within: float) -> Info:
-        """Wait for its first line and learn who it is."""
-        await self.saw("ready", within=within)
+        """Wait for its first line and learn who it is.
+
+        Raises `PeerUnsupported` where it ends because it does not have what a flag asks for, `PeerError`.
+        """
+        try:
+            await self.saw("ready", within=within)
+        except PeerError:
+            if complaint := self._misused():
+                raise PeerUnsupported(f"{self.name} does not start so: {complaint}") from None
+            raise
         self.identity = Info.of(self.name, await self.ask("info", timeout=within))
         return self.identity
 
@@ -121,13 +164,17 @@ class Peer:
             raise PeerError(f"{self.name} could not {do}: {reply.error}: {reply.why}")
         return dict(reply.ok)
 
+    async def profile(self, *, timeout: float = 30.0) -> Profile:
+        """What it tells whoever identifies it."""
+        return Profile.of(self.name, await self.ask("info", timeout=timeout))
+
     async def dial(self, addr: str, *, timeout: float = 30.0) -> Dialled:
         """Connect to a multiaddr that ends in `/p2p/…`."""
         return Dialled.of(self.name, await self.ask("dial", timeout=timeout, addr=addr))
 
     async def reserve(self, relay: Peer, *, timeout: float = 30.0) -> Reserved:
         """Take a slot at a relay, so that others reach this peer through it."""
-        return Reserved.of(self.name, await self.ask("reserve", timeout=timeout, addr=relay.address))
+        return Reserved.of(self.name, await self.ask("reserve", timeout=timeout, addr=relay.address_for(self)))
 
     async def echo(self, peer: Peer, size: int = 32 * 1024, *, timeout: float = 30.0) -> Echoed:
         """Send random bytes by `/echo/1.0.0` over the best connection and compare what comes back."""
@@ -136,6 +183,15 @@ class Peer:
     async def ping(self, peer: Peer, *, timeout: float = 30.0) -> Pinged:
         """One round trip over the best connection."""
         return Pinged.of(self.name, await self.ask("ping", timeout=timeout, peer=peer.peer_id))
+
+    async def autonat(self, server: Peer, *addrs: str, timeout: float = 40.0) -> Finding:
+        """Have an AutoNAT server test one of these addresses, of all that the peer knows of itself if none is given."""
+        asked = {"addrs": list(addrs)} if addrs else {}
+        return Finding.of(self.name, await self.ask("autonat", timeout=timeout, peer=server.peer_id, **asked))
+
+    async def nat(self, stun: str | None = None, *, timeout: float = 20.0) -> Nat:
+        """What it knows of the NAT in front of it; with the address of a STUN server, `/ip4/…/udp/…`, after asking."""
+        return Nat.of(self.name, await self.ask("nat", timeout=timeout, **({} if stun is None else {"addr": stun})))
 
     async def saw(self, name: str, *, within: float, where: Where | None = None) -> Event:
         """The first event `name`, past or future, for which `where(**fields)` holds."""
@@ -184,11 +240,18 @@ class Peer:
 
     def tail(self) -> str:
         """The last lines of its stderr, for an error message; empty if there are none."""
-        lines = self._stderr.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:] if self._stderr.exists() else []
-        return f"; its stderr ends: {' | '.join(lines)}" if lines else ""
+        return tail_of(self._stderr)
+
+    def _misused(self) -> str | None:
+        """The last line of a peer that has ended because of a flag, which that line names; None if it has not."""
+        if self.running or self._process.returncode != BAD_USAGE or not self._stderr.exists():
+            return None
+        last = (self._stderr.read_text("utf-8", "replace").splitlines() or [""])[-1]
+        return last if _A_FLAG.search(last) else None
 
     def _address(self, ip: str) -> str:
-        return f"/ip{6 if ':' in ip else 4}/{ip}/tcp/{self.launch.port}/p2p/{self.peer_id}"
+        tail = TRANSPORTS[self.launch.transports[0]].listen(self.launch.port)
+        return f"/ip{6 if ':' in ip else 4}/{ip}{tail}/p2p/{self.peer_id}"
 
     def _who(self) -> Info:
         if self.identity is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lab
+from lab.peers.adapter import arguments
 from lab.plan.plan import Launch
 
 SOURCE = Path(lab.__file__).resolve().parent.parent
@@ -21,12 +22,8 @@ class Own:
     name: str = "own"
 
     def argv(self, launch: Launch, options: tuple[str, ...]) -> list[str]:
-        wildcards = ["/ip6/::" if ":" in address else "/ip4/0.0.0.0" for address in launch.addresses]
-        listen = [word for wildcard in wildcards for word in ("--listen", f"{wildcard}/tcp/{launch.port}")]
         # -P and PYTHONPATH: the package is found by its own place, whatever the folder of the run holds.
-        start = [sys.executable, "-P", "-m", "node", "--name", launch.peer, "--role", launch.role]
-        # The folder of the peer, where it runs: a peer that is killed and started again is still the same one.
-        return [*start, *listen, "--state", ".", *options]
+        return [sys.executable, "-P", "-m", "node", *arguments(launch), *options]
 
     def environment(self, launch: Launch, home: Path) -> Mapping[str, str]:
         return {"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE), "LANG": "C.UTF-8"}

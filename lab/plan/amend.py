@@ -65,11 +65,15 @@ def with_address(plan: Plan, name: str, address: str) -> Plan:
 def with_move(plan: Plan, peer: str, target: str, address: str | None = None) -> Plan:
     """The plan with a peer on another router's LAN; EventError where it cannot go there."""
     launch, router = launch_of(plan, peer), router_of(plan, target)
+    if launch.further:
+        raise EventError(f"{peer} has several uplinks, {' and '.join(launch.captures)}; pull one (`down`) instead")
     if launch.router is None:
         raise EventError(f"{peer} is on the internet and has no LAN to leave")
     if launch.router == target:
         raise EventError(f"{peer} is behind {target} already")
-    if router.nat.one_to_one:
+    if ":" in launch.address:
+        raise EventError(f"{peer} has IPv6 alone; only peers with IPv4 move")
+    if any(one.name == target and one.nat.one_to_one for one in (*plan.routers, *plan.routers6)):
         raise EventError(f"{target} has a public address for each of its own hosts, and none for a guest")
     lan = IPv4Network(router.lan)
     there = IPv4Interface(f"{address or _free_host(plan, router)}/{lan.prefixlen}")
@@ -78,7 +82,7 @@ def with_move(plan: Plan, peer: str, target: str, address: str | None = None) ->
     _check_free(plan, there, target)
     cable = cable_of(plan, peer)
     socket = Port(target, _free_port(plan, target), bridge=names.LAN, mac=cable.a.mac)
-    there6, gateway6 = _ipv6_on(plan, target)
+    there6, gateway6 = _ipv6_on(plan, target) if launch.address6 is not None else (None, None)
     addresses = (str(there), *([there6] if there6 else []), *_link_local(plan, cable.b, target, there6))
     moved = Cable(socket, replace(cable.b, addresses=addresses))
     gateways = {4: router.gateway, 6: gateway6}
@@ -90,6 +94,7 @@ def with_move(plan: Plan, peer: str, target: str, address: str | None = None) ->
         ),
         guards=tuple(_with_hosts(one, launch, target) for one in plan.guards),
         routers=tuple(_with_hosts(one, launch, target) for one in plan.routers),
+        routers6=tuple(_with_hosts(one, launch, target) for one in plan.routers6),
         lans=tuple(_with_station(lan, moved, str(there.ip)) for lan in plan.lans),
         launches=tuple(
             _launched(one, router, str(there.ip), there6) if one == launch else one for one in plan.launches
@@ -130,6 +135,9 @@ def cable_of(plan: Plan, place: str) -> Cable:
     """The cable by which a router or a peer is connected outwards, or in which that port (`home-a/lan0`) ends."""
     space, _, port = place.partition("/")
     ends = (space, port) if port else None
+    uplinks = [f"{cable.b.space}/{cable.b.name}" for cable in plan.cables if cable.b.space == place]
+    if len(uplinks) > 1:
+        raise EventError(f"{place} has several uplinks; name one: {', '.join(uplinks)}")
     for cable in plan.cables:
         if ends in ((cable.a.space, cable.a.name), (cable.b.space, cable.b.name)) or place == cable.b.space:
             return cable
@@ -138,7 +146,7 @@ def cable_of(plan: Plan, place: str) -> Cable:
 
 
 def core_port(plan: Plan, place: str) -> str:
-    """The port of the core through which all goes that is for a router or a peer."""
+    """The port of the core through which all goes that is for a router, a peer, or a peer by one uplink."""
     socket = cable_of(plan, place).a
     while socket.space != names.CORE:
         socket = cable_of(plan, socket.space).a

@@ -12,46 +12,65 @@ from typing import Final, TypeVar
 
 from lab.errors import TopologyError
 from lab.model import lans
-from lab.model.nat import ICMP_TIMEOUT, Nat, Unsolicited
 from lab.model.topology import INTERNET, Peer, Router, Topology
-from lab.plan import addressing, names
+from lab.plan import addressing, multihomed, names
+from lab.plan.clocks import nat_sysctls
 from lab.plan.firewall import firewall_rules
 from lab.plan.ipv6 import lay_ipv6
 from lab.plan.links import lay_links
 from lab.plan.naming import add_dns
-from lab.plan.plan import Cable, Capture, Launch, Plan, Port, Route, RouterPlan, RuleSet, Space, SpaceKind
+from lab.plan.nat64 import lay_nat64
+from lab.plan.plan import (
+    Attachment,
+    Cable,
+    Capture,
+    Launch,
+    Plan,
+    Policy,
+    Port,
+    Route,
+    RouterPlan,
+    RuleSet,
+    Space,
+    SpaceKind,
+)
 from lab.plan.portmap import offer_ports
 from lab.plan.ruleset import public_addresses, ruleset
 from lab.plan.switching import lay_lans
 
 _T = TypeVar("_T")
 Sysctls = tuple[tuple[str, str], ...]
-QUIET: Final[Sysctls] = (
+_BARE: Final[Sysctls] = (
     # The lab is IPv4; without this every link would have a second, unfiltered way across it.
     ("ipv6/conf/all/disable_ipv6", "1"),
     ("ipv6/conf/default/disable_ipv6", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
 )
+QUIET: Final[Sysctls] = (
+    *_BARE,
+    # A new namespace has the machine's own settings for IPv4, and a machine with Docker forwards.
+    ("ipv4/ip_forward", "0"),
+)
 FORWARDING: Final[Sysctls] = (
-    *QUIET,
+    *_BARE,
     ("ipv4/ip_forward", "1"),
     # A redirect would tell two hosts of a LAN to leave the router out of their hairpinned flow.
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
 )
-TCP_TRANSITORY: Final = ("syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack")
-"the states of connections that open or close (RFC 5382 §5)"
-TCP_LIFETIMES: Final = {"time_wait": 120.0, "close": 10.0, "max_retrans": 300.0, "unacknowledged": 300.0}
-"the kernel's seconds for the other states (nf_conntrack_proto_tcp.c); no flow may outlive its mapping"
 
 
 def build(topology: Topology, seed: int) -> Plan:
     """The plan of a topology that `lab.model` has checked."""
     sockets = _sockets(topology)
     homes = [_home(topology, router, sockets, seed) for router in topology.routers]
-    outside = [_host(peer.name, sockets[peer.name], seed) for peer in topology.peers if peer.public]
-    parts = [*homes, *outside]
+    elsewhere = [
+        _host(topology, peer.name, [sockets[peer.name, place] for place in peer.places], seed)
+        for peer in topology.peers
+        if peer.also or peer.public or peer.ip is not None
+    ]
+    parts = [*homes, *elsewhere]
     vantages = tuple(f"{address}/32" for address in addressing.VANTAGES)
     plan = Plan(
         topology=topology.name,
@@ -62,17 +81,20 @@ def build(topology: Topology, seed: int) -> Plan:
         routes=_flat(part.routes for part in parts),
         rules=_flat(part.rules for part in parts),
         routers=_flat(part.routers for part in parts),
-        launches=tuple(_launch(topology, peer, sockets[peer.name].address) for peer in topology.peers),
+        launches=tuple(_launch(topology, peer, sockets) for peer in topology.peers),
         captures=_flat(part.captures for part in parts),
         vantages=addressing.VANTAGES,
+        policies=_flat(part.policies for part in parts),
     )
-    plan = offer_ports(topology, lay_links(topology, lay_lans(topology, plan)))
-    return add_dns(topology, lay_ipv6(topology, plan), QUIET)
+    plan = offer_ports(topology, lay_lans(topology, plan))
+    plan = lay_nat64(topology, lay_ipv6(topology, plan))
+    # Links know by which addresses, of both versions, a neighbour of the core is reached.
+    return add_dns(topology, lay_links(topology, plan), QUIET)
 
 
 @dataclass(frozen=True, slots=True)
 class _Socket:
-    """Where somebody's one cable outwards goes: to a port of the core, or into a router's LAN."""
+    """Where a cable outwards of somebody goes: to a port of the core, or into a router's LAN."""
 
     space: str
     port: str
@@ -82,7 +104,7 @@ class _Socket:
     "of who is plugged in"
     length: int
     more: tuple[str, ...] = ()
-    "further addresses of a router that has several public ones"
+    "further addresses of who has several public ones"
 
     def cable(self, name: str, port: str, seed: int) -> Cable:
         """The cable between the socket and that port of `name`."""
@@ -92,14 +114,22 @@ class _Socket:
         there = Port(name, port, addresses, mac=names.mac(seed, name, port))
         return Cable(here, there)
 
+    def way(self, port: str) -> multihomed.Way:
+        """The same as an uplink of a host."""
+        return multihomed.Way(port, f"{self.address}/{self.length}", self.gateway, self.more)
 
-def _sockets(topology: Topology) -> dict[str, _Socket]:
-    """The socket of every router, every peer and every probe's host, by name."""
+
+_Sockets = dict[tuple[str, str], _Socket]
+
+
+def _sockets(topology: Topology) -> _Sockets:
+    """The sockets of every router, every peer and every probe's host, by its name and the place."""
     outer = [router.name for router in topology.routers if router.at == INTERNET]
     publics = [peer.name for peer in topology.peers if peer.public]
     wanted = {router.name: _public_addresses(topology, router) for router in topology.routers}
+    wanted |= {peer.name: peer.addresses for peer in topology.peers}
     sockets = {
-        name: _Socket(
+        (name, INTERNET): _Socket(
             names.CORE,
             name,
             None,
@@ -112,23 +142,34 @@ def _sockets(topology: Topology) -> dict[str, _Socket]:
     }
     for router in topology.routers:
         gateway, length = lans.gateway(router.lan), lans.length(router.lan)
-        for index, name in enumerate([*_hosts(topology, router), *_inner(topology, router)]):
-            address = lans.host(router.lan, index)
-            sockets[name] = _Socket(router.name, names.lan_port(index), names.LAN, gateway, address, length)
+        for index, name in enumerate(_on_lan(topology, router)):
+            address, port = lans.host(router.lan, index), names.lan_port(index)
+            sockets[name, router.name] = _Socket(router.name, port, names.LAN, gateway, address, length)
     return sockets
 
 
 def _hosts(topology: Topology, router: Router) -> tuple[str, ...]:
-    """The hosts next to a router: its peers, or hosts to probe it from where there are only routers."""
-    peers = tuple(peer.name for peer in topology.peers if peer.at == router.name)
+    """The hosts next to a router and nowhere else, with every version of IP: its peers, or hosts to probe it from."""
+    peers = tuple(peer.name for peer in topology.peers if peer.places == (router.name,) and peer.ip is None)
     return peers or names.probe_hosts(router.name)
+
+
+def _guests(topology: Topology, router: Router) -> tuple[str, ...]:
+    """The peers next to a router that it is not probed from: they have other uplinks, or one version of IP alone."""
+    guests = (peer for peer in topology.peers if router.name in peer.places)
+    return tuple(peer.name for peer in guests if peer.also or peer.ip is not None)
+
+
+def _on_lan(topology: Topology, router: Router) -> tuple[str, ...]:
+    return (*_hosts(topology, router), *_inner(topology, router), *_guests(topology, router))
 
 
 def _public_addresses(topology: Topology, router: Router) -> int:
     """How many addresses a router has outside; only the internet has several for one."""
-    count = public_addresses(router.nat, len(_hosts(topology, router)) + len(_inner(topology, router)))
+    count = public_addresses(router.nat, len(_on_lan(topology, router)))
     if count > 1 and router.at != INTERNET:
-        raise TopologyError(f"{router.name} is behind {router.at}, which gives it one address: it cannot have {count}")
+        problem = f"it is behind {router.at}, which gives it one address, and its NAT asks for {count}"
+        raise topology.error(router, f"{problem}; allowed: 1, or at = {INTERNET!r}")
     return count
 
 
@@ -147,26 +188,27 @@ class _Part:
     loose: tuple[Port, ...] = ()
     rules: tuple[RuleSet, ...] = ()
     routers: tuple[RouterPlan, ...] = ()
+    policies: tuple[Policy, ...] = ()
 
 
-def _home(topology: Topology, router: Router, sockets: dict[str, _Socket], seed: int) -> _Part:
-    """A router, its LAN and the hosts on it."""
-    socket = sockets[router.name]
-    hosts = [_host(name, sockets[name], seed) for name in _hosts(topology, router)]
+def _home(topology: Topology, router: Router, sockets: _Sockets, seed: int) -> _Part:
+    """A router, its LAN and the hosts that are on no other."""
+    socket = sockets[router.name, router.at]
+    hosts = [_host(topology, name, [sockets[name, router.name]], seed) for name in _hosts(topology, router)]
     plan = _router_plan(topology, router, socket)
-    subscribers = tuple(sockets[name].address for name in (*plan.hosts, *plan.inner))
+    subscribers = tuple(sockets[name, router.name].address for name in _on_lan(topology, router))
     bridge = Port(
         router.name,
         names.LAN,
         (f"{plan.gateway}/{lans.length(plan.lan)}",),
         mac=names.mac(seed, router.name, names.LAN),
     )
-    rules = [RuleSet(router.name, ruleset(router.nat, plan.publics, subscribers, f"{seed}/{router.name}"))]
+    rules = [RuleSet(router.name, _translation(topology, router, plan.publics, subscribers, seed))]
     if router.firewall is not None:
         rules.append(RuleSet(router.name, firewall_rules(router.firewall)))
     return _Part(
         spaces=(
-            Space(router.name, SpaceKind.ROUTER, (names.LAN,), (*FORWARDING, *_nat_sysctls(router.nat))),
+            Space(router.name, SpaceKind.ROUTER, (names.LAN,), (*FORWARDING, *nat_sysctls(router.nat))),
             *_flat(host.spaces for host in hosts),
         ),
         loose=(bridge, *_vantages(topology, router)),
@@ -185,6 +227,15 @@ def _home(topology: Topology, router: Router, sockets: dict[str, _Socket], seed:
     )
 
 
+def _translation(
+    topology: Topology, router: Router, publics: tuple[str, ...], subscribers: tuple[str, ...], seed: int
+) -> str:
+    try:
+        return ruleset(router.nat, publics, subscribers, f"{seed}/{router.name}")
+    except TopologyError as error:
+        raise topology.error(router, str(error)) from None
+
+
 def _router_plan(topology: Topology, router: Router, socket: _Socket) -> RouterPlan:
     above = topology.above(router)
     return RouterPlan(
@@ -195,6 +246,7 @@ def _router_plan(topology: Topology, router: Router, socket: _Socket) -> RouterP
         gateway=lans.gateway(router.lan),
         hosts=_hosts(topology, router),
         inner=_inner(topology, router),
+        guests=_guests(topology, router),
         above=tuple(outer.name for outer in above),
         outside=socket.space,
         vantages=_vantages_of(topology, above[0]) if above else addressing.VANTAGES,
@@ -215,49 +267,52 @@ def _vantages_of(topology: Topology, router: Router) -> tuple[str, str]:
     return addressing.carrier_vantages(topology.routers.index(router) + 1)
 
 
-def _host(name: str, socket: _Socket, seed: int) -> _Part:
-    """A host with one cable."""
+def _host(topology: Topology, name: str, sockets: list[_Socket], seed: int) -> _Part:
+    """A host with a cable to each of these sockets."""
+    uplinks = dict(zip(_interfaces(topology, name, len(sockets)), sockets, strict=True))
+    ways = [socket.way(port) for port, socket in uplinks.items()]
+    sysctls = QUIET if len(sockets) == 1 else (*QUIET, *multihomed.SYSCTLS)
     return _Part(
-        spaces=(Space(name, SpaceKind.HOST, sysctls=QUIET),),
-        cables=(socket.cable(name, names.ETH, seed),),
-        routes=(Route(name, "default", socket.gateway, names.ETH),),
-        captures=() if names.is_probe_host(name) else (_capture(name, names.ETH),),
+        spaces=(Space(name, SpaceKind.HOST, sysctls=sysctls),),
+        cables=tuple(socket.cable(name, port, seed) for port, socket in uplinks.items()),
+        routes=multihomed.routes(name, ways),
+        captures=() if names.is_probe_host(name) else tuple(_capture(name, port) for port in uplinks),
+        policies=multihomed.policies(name, ways),
     )
 
 
-def _nat_sysctls(nat: Nat) -> Sysctls:
-    """Conntrack's lifetimes are the mapping's, or there would be two; and bridged frames stay out of the NAT chains."""
-    tcp = {"established": nat.tcp_timeout, **dict.fromkeys(TCP_TRANSITORY, nat.tcp_transitory_timeout)}
-    tcp |= {state: min(nat.tcp_timeout, seconds) for state, seconds in TCP_LIFETIMES.items()}
-    udp = {"udp_timeout": nat.udp_new_timeout, "udp_timeout_stream": nat.udp_timeout, "icmp_timeout": ICMP_TIMEOUT}
-    lifetimes = udp | {f"tcp_timeout_{state}": seconds for state, seconds in tcp.items()}
-    return (
-        ("bridge/bridge-nf-call-iptables", "0"),
-        ("netfilter/nf_conntrack_events", "1"),
-        ("netfilter/nf_conntrack_timestamp", "1"),
-        # Sequence numbers are no NAT's business: who was refused tries again with others, and a listener has its own.
-        ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
-        *((f"netfilter/nf_conntrack_{name}", f"{seconds:.0f}") for name, seconds in lifetimes.items()),
-        # One error a second and sender is what the kernel allows; a NAT that refuses answers everybody.
-        *([("ipv4/icmp_ratelimit", "0")] if nat.unsolicited is Unsolicited.ICMP else []),
-    )
+def _interfaces(topology: Topology, name: str, count: int) -> list[str]:
+    """What the interfaces of a host are called, by preference."""
+    own = next((peer.interface for peer in topology.peers if peer.name == name), names.ETH)
+    return [own, *map(names.eth, range(1, count))]
 
 
 def _capture(space: str, port: str) -> Capture:
     return Capture(space, port, names.capture(space, port))
 
 
-def _launch(topology: Topology, peer: Peer, address: str) -> Launch:
-    routers = tuple(router.name for router in topology.routers_of(peer.name))
+def _launch(topology: Topology, peer: Peer, sockets: _Sockets) -> Launch:
+    first, *further = (
+        Attachment(interface, sockets[peer.name, place].address, routers[0] if routers else None, routers)
+        for interface, place in zip(_interfaces(topology, peer.name, len(peer.places)), peer.places, strict=True)
+        for routers in [tuple(router.name for router in topology.routers_of(peer.name, place))]
+    )
     return Launch(
         peer=peer.name,
         space=peer.name,
-        address=address,
+        address=first.address,
         impl=peer.impl,
         role=peer.role,
-        router=routers[0] if routers else None,
-        routers=routers,
+        router=first.router,
+        routers=first.routers,
+        further=tuple(further),
         port=peer.port,
+        transports=peer.transports,
+        dials=peer.dials,
+        interface=first.interface,
+        program=peer.program,
+        run=peer.run,
+        image=peer.image,
     )
 
 

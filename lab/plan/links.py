@@ -6,10 +6,10 @@ from dataclasses import replace
 from ipaddress import ip_interface
 
 from lab.model.impairment import Link
-from lab.model.topology import Peer, Router, Topology
+from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.plan.names import CORE
 from lab.plan.plan import Cable, Plan, Port, RuleSet, SpaceKind
-from lab.plan.shaping import Distance, Shaping, Uplink, black_hole_at_router, black_hole_in_core
+from lab.plan.shaping import CableLink, Distance, Shaping, Uplink, black_hole_at_router, black_hole_in_core
 
 IDEAL_LINK = Link()
 
@@ -24,17 +24,28 @@ def lay_links(topology: Topology, plan: Plan) -> Plan:
         for cable in plan.cables
         if cable.a.space == CORE
     )
+    given = {owner.name for owner in owners if owner.link is not None and not _on_internet(owner)}
+    cables = tuple(
+        CableLink(cable.b.space, cable.b.space, cable.b.name, links[cable.b.space].up, links[cable.b.space].down)
+        for cable in plan.cables
+        if cable.b.space in given
+    )
+    distances = tuple(Distance(*distance) for distance in topology.distances)
     return replace(
         plan,
         cables=tuple(_sized(cable, links) for cable in plan.cables),
         rules=(*plan.rules, *_black_holes(plan, uplinks, links)),
-        shaping=Shaping(plan.seed, uplinks, tuple(Distance(*distance) for distance in topology.distances)),
+        shaping=Shaping(plan.seed, uplinks, distances, cables),
     )
+
+
+def _on_internet(owner: Router | Peer) -> bool:
+    return owner.public if isinstance(owner, Peer) else owner.at == INTERNET
 
 
 def _uplink(plan: Plan, cable: Cable, link: Link, region: str | None) -> Uplink:
     here = cable.a
-    own = (str(ip_interface(address).network) for address in here.addresses)
+    own = (str(held.network) for held in map(ip_interface, here.addresses) if not held.is_link_local)
     routed = (route.destination for route in plan.routes if (route.space, route.port) == (CORE, here.name))
     return Uplink(here.name, cable.b.space, cable.b.name, (*own, *routed), link.up, link.down, region)
 

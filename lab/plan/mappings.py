@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
+from lab.plan.family import IPV6, Family, family_of
 from lab.plan.names import LAN, WAN
 
 MAPPINGS: Final = 4096
@@ -30,17 +31,8 @@ POOL: Final = 1024
 SLOTS: Final = 4096
 "ports that a hash can come to, spread over all"
 ANY_PORT: Final = range(1024, 65536)
-
-_INNER = "ipv4_addr . inet_service"
-_REMOTE_TYPE = {
-    Mapping.ENDPOINT_INDEPENDENT: "",
-    Mapping.ADDRESS_DEPENDENT: " . ipv4_addr",
-    Mapping.ADDRESS_AND_PORT_DEPENDENT: " . ipv4_addr . inet_service",
-}
-_PERMISSION_TYPE = {
-    Filtering.ADDRESS_DEPENDENT: "inet_service . ipv4_addr",
-    Filtering.ADDRESS_AND_PORT_DEPENDENT: "inet_service . ipv4_addr . inet_service",
-}
+MARKS: Final = (1 << 32) - 1
+"values of a mark that a hash can come to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +85,8 @@ def chain(name: str, hook: str | None, rules: list[str]) -> list[str]:
     return [f"chain {name} {{", *head, *(f"  {rule}" for rule in rules), "}"]
 
 
-def draws(nat: Nat, when: str, wan: str, tag: str, own: str, key: str, seed: int) -> list[str]:
-    """How a fresh external port is chosen; `own` is the inner port, `key` what the mapping is known by."""
+def draws(nat: Nat, when: str, wan: str, tag: str, own: str, near: str, far: str, seed: int) -> list[str]:
+    """How a fresh external port is chosen; `own` is the inner port, `near` and `far` what the mapping is known by."""
     keep = f"{when} {own} != @used_{tag} snat to {wan} : {own}"
     any_port = f"{when} snat to {wan} : {ANY_PORT.start}-{ANY_PORT.stop - 1} fully-random"
     following = f"{when} snat to {wan} : numgen inc mod {POOL} map @pool"
@@ -108,10 +100,15 @@ def draws(nat: Nat, when: str, wan: str, tag: str, own: str, key: str, seed: int
         case Ports.RANDOM:
             return [any_port]
         case Ports.HASHED:
-            hashed = f"jhash {key} mod {SLOTS} seed {seed:#x} map @slots"
-            return [f"{when} {key} != @clash_{tag} snat to {wan} : {hashed}", any_port]
+            lines, hashed = [], near + far
+            if far and family_of(wan) is IPV6:
+                # Two endpoints of IPv6 and what else the rule needs are more than nft 1.0.6 has registers for.
+                lines.append(f"{when} ct mark set jhash {far.removeprefix(' . ')} mod {MARKS} seed {seed:#x}")
+                hashed = f"{near} . ct mark"
+            slot = f"jhash {hashed} mod {SLOTS} seed {seed:#x} map @slots"
+            return [*lines, f"{when} {near}{far} != @clash_{tag} snat to {wan} : {slot}", any_port]
         case Ports.BLOCK:
-            return [f"{when} snat ip to ip saddr map @blocks fully-random"]
+            return []  # who the subscriber is decides that, ahead of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +127,19 @@ class Mappings:
         return f"meta l4proto {self.proto}"
 
     @property
+    def family(self) -> Family:
+        return family_of(self.wan)
+
+    @property
     def permissions(self) -> str | None:
         """The type of perm_P's elements; None if everybody may send."""
-        return _PERMISSION_TYPE.get(self.nat.filtering)
+        match self.nat.filtering:
+            case Filtering.ENDPOINT_INDEPENDENT:
+                return None
+            case Filtering.ADDRESS_DEPENDENT:
+                return f"inet_service . {self.family.address}"
+            case Filtering.ADDRESS_AND_PORT_DEPENDENT:
+                return f"inet_service . {self.family.address} . inet_service"
 
     def remote(self, address: str, port: str) -> str:
         """The remote part of out_P's key."""
@@ -151,10 +158,11 @@ class Mappings:
 
     def state(self) -> list[str]:
         tag, life = self.tag, f"flags dynamic,timeout; timeout {self.life.short}s"
-        out_key = _INNER + _REMOTE_TYPE[self.nat.mapping]
+        inner = _inner_type(self.family)
+        out_key = inner + self.remote(self.family.address, "inet_service")
         lines = [
             f"map out_{tag} {{ type {out_key} : inet_service; {life}; size {MAPPINGS}; }}",
-            f"map in_{tag} {{ type inet_service : {_INNER}; {life}; size {MAPPINGS}; }}",
+            f"map in_{tag} {{ type inet_service : {inner}; {life}; size {MAPPINGS}; }}",
             f"set used_{tag} {{ type inet_service; {life}; size {MAPPINGS}; }}",
         ]
         if self.permissions:
@@ -167,29 +175,29 @@ class Mappings:
         return lines
 
     def inbound(self) -> list[str]:
-        p = self.proto
+        p, ip = self.proto, self.family.ip
         first = "tcp flags & (syn|ack|rst|fin) == syn " if p == "tcp" else ""
-        to = f"dnat ip to {p} dport map @in_{self.tag}"
-        check = (
-            f"{self.permitted(f'{p} dport', 'ip saddr', f'{p} sport')} @perm_{self.tag} " if self.permissions else ""
-        )
-        lines = [f"iifname {WAN} ip daddr {self.wan} {first}{self.when} {check}{to}"]
+        to = f"dnat {ip} to {p} dport map @in_{self.tag}"
+        asked = self.permitted(f"{p} dport", f"{ip} saddr", f"{p} sport")
+        check = f"{asked} @perm_{self.tag} " if self.permissions else ""
+        lines = [f"iifname {WAN} {ip} daddr {self.wan} {first}{self.when} {check}{to}"]
         if self.nat.hairpin:
-            lines.append(f"iifname {LAN} ip daddr {self.wan} {first}{self.when} {to}")
+            lines.append(f"iifname {LAN} {ip} daddr {self.wan} {first}{self.when} {to}")
         return lines
 
     def known(self) -> list[str]:
-        return [f"{self.when} snat to {self.wan} : {self._key} map @out_{self.tag}"]
+        return [f"{self.when} snat to {self.wan} : {''.join(self._key)} map @out_{self.tag}"]
 
     def draw(self) -> list[str]:
-        return draws(self.nat, self.when, self.wan, self.tag, f"{self.proto} sport", self._key, self.seed)
+        return draws(self.nat, self.when, self.wan, self.tag, f"{self.proto} sport", *self._key, self.seed)
 
     def record(self) -> list[str]:
-        lines = [f"iifname {LAN} oifname {WAN} {self.when} ip saddr {self.wan} jump rec_{self.tag}"]
+        ip = self.family.ip
+        lines = [f"iifname {LAN} oifname {WAN} {self.when} {ip} saddr {self.wan} jump rec_{self.tag}"]
         if self.nat.hairpin is Hairpinning.EXTERNAL_SOURCE:
-            lines.append(f"iifname {LAN} oifname {LAN} {self.when} ip saddr {self.wan} jump rec_{self.tag}")
+            lines.append(f"iifname {LAN} oifname {LAN} {self.when} {ip} saddr {self.wan} jump rec_{self.tag}")
         lines += [
-            f"iifname {WAN} oifname {LAN} {self.when} ct direction {direction} ct {direction} ip daddr {self.wan}"
+            f"iifname {WAN} oifname {LAN} {self.when} ct direction {direction} ct {direction} {ip} daddr {self.wan}"
             f" jump {direction}_{self.tag}"
             for direction in ("original", "reply")
         ]
@@ -198,8 +206,9 @@ class Mappings:
     def check(self) -> list[str]:
         if self.nat.hairpin is not Hairpinning.EXTERNAL_SOURCE or not self.permissions:
             return []
-        wrong = self.permitted("ct original proto-dst", "ip saddr", f"{self.proto} sport")
-        hairpinned = f"iifname {LAN} oifname {LAN} ct original ip daddr {self.wan} ct state new {self.when}"
+        ip = self.family.ip
+        wrong = self.permitted("ct original proto-dst", f"{ip} saddr", f"{self.proto} sport")
+        hairpinned = f"iifname {LAN} oifname {LAN} ct original {ip} daddr {self.wan} ct state new {self.when}"
         return [f"{hairpinned} {wrong} != @perm_{self.tag} drop"]
 
     def chains(self) -> list[str]:
@@ -207,7 +216,7 @@ class Mappings:
         owned = f"{self.proto} sport"
         fresh = [f"meta mark 0x1 {owned} @used_{self.tag} counter drop"]
         if self.nat.ports is Ports.HASHED:
-            key = f"ct original ip saddr . ct original proto-src{self._far('original')}"
+            key = f"ct original {self.family.ip} saddr . ct original proto-src{self._far('original')}"
             fresh.insert(0, f"meta mark 0x1 {self.when} {owned} @used_{self.tag} update @clash_{self.tag} {{ {key} }}")
         lines = self._tiers(f"rec_{self.tag}", owned, fresh, self._made("", owned), self._made(self._long, owned))
         for direction in ("original", "reply"):
@@ -217,16 +226,17 @@ class Mappings:
         return lines
 
     @property
-    def _key(self) -> str:
-        """What out_P knows a packet from the LAN by, before it is translated."""
-        return f"ip saddr . {self.proto} sport" + self.remote("ct original ip daddr", "ct original proto-dst")
+    def _key(self) -> tuple[str, str]:
+        """What out_P knows a packet from the LAN by, before it is translated: its own end, and the other one."""
+        ip = self.family.ip
+        return f"{ip} saddr . {self.proto} sport", self.remote(f"ct original {ip} daddr", "ct original proto-dst")
 
     @property
     def _long(self) -> str:
         return f" timeout {self.life.long}s"
 
     def _far(self, direction: str) -> str:
-        return self.remote(f"ct {direction} ip daddr", f"ct {direction} proto-dst")
+        return self.remote(f"ct {direction} {self.family.ip} daddr", f"ct {direction} proto-dst")
 
     def _tiers(self, name: str, owned: str, first: list[str], short: list[str], long: list[str]) -> list[str]:
         """A chain that records, and if there are two lifetimes a second one for those that are kept."""
@@ -241,33 +251,38 @@ class Mappings:
 
     def _made(self, life: str, owned: str) -> list[str]:
         """The records themselves, in either direction of a flow."""
-        lines = []
+        lines, ip = [], self.family.ip
         for direction in ("original", "reply"):
             when = f"{self.when} ct direction {direction}"
-            inner = f"ct {direction} ip saddr . ct {direction} proto-src"
+            inner = f"ct {direction} {ip} saddr . ct {direction} proto-src"
+            lines.append(f"{when} update @used_{self.tag} {{ {owned}{life} }}")
+            if self.permissions:
+                remote = f"ct {direction} {ip} daddr", f"ct {direction} proto-dst"
+                lines.append(f"{when} update @perm_{self.tag} {{ {self.permitted(owned, *remote)}{life} }}")
             # An answer to a flow from outside leaves by that flow's port whatever the mapping would say, so only where
             # a mapping has one port for all remotes does it tell the mapping.
             if direction == "original" or self.nat.mapping is Mapping.ENDPOINT_INDEPENDENT:
                 lines.append(f"{when} update @out_{self.tag} {{ {inner}{self._far(direction)}{life} : {owned} }}")
             lines.append(f"{when} update @in_{self.tag} {{ {owned}{life} : {inner} }}")
-            lines.append(f"{when} update @used_{self.tag} {{ {owned}{life} }}")
-            if self.permissions:
-                remote = f"ct {direction} ip daddr", f"ct {direction} proto-dst"
-                lines.append(f"{when} update @perm_{self.tag} {{ {self.permitted(owned, *remote)}{life} }}")
         return lines
 
     def _renewed(self, life: str, direction: str, owned: str) -> list[str]:
         """What a packet from outside renews (RFC 4787 REQ-6, where inbound refresh is a choice)."""
-        inner = f"ip daddr . {self.proto} dport"
+        ip = self.family.ip
+        inner = f"{ip} daddr . {self.proto} dport"
         lines = [
-            f"{self.when} update @in_{self.tag} {{ {owned}{life} : {inner} }}",
             f"{self.when} update @used_{self.tag} {{ {owned}{life} }}",
+            f"{self.when} update @in_{self.tag} {{ {owned}{life} : {inner} }}",
         ]
         if direction == "reply" or self.nat.mapping is Mapping.ENDPOINT_INDEPENDENT:
             # Or the mapping would be forgotten while its port still had an owner, and move when it next sends.
-            remote = self.remote("ip saddr", f"{self.proto} sport")
+            remote = self.remote(f"{ip} saddr", f"{self.proto} sport")
             lines.append(f"{self.when} update @out_{self.tag} {{ {inner}{remote}{life} : {owned} }}")
         return lines
+
+
+def _inner_type(family: Family) -> str:
+    return f"{family.address} . inet_service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +297,8 @@ class Queries:
 
     def state(self) -> list[str]:
         life = f"flags dynamic,timeout; timeout {self.seconds}s; size {MAPPINGS}"
-        key = _INNER if self.nat.mapping is Mapping.ENDPOINT_INDEPENDENT else f"{_INNER} . ipv4_addr"
+        inner = _inner_type(self.family)
+        key = inner if self.nat.mapping is Mapping.ENDPOINT_INDEPENDENT else f"{inner} . {self.family.address}"
         lines = [
             f"map out_{self.tag} {{ type {key} : inet_service; {life}; }}",
             f"set used_{self.tag} {{ type inet_service; {life}; }}",
@@ -293,36 +309,40 @@ class Queries:
         return []
 
     def known(self) -> list[str]:
-        return [f"{self._when} snat to {self.wan} : {self._key} map @out_{self.tag}"]
+        return [f"{self._when} snat to {self.wan} : {''.join(self._key)} map @out_{self.tag}"]
 
     def draw(self) -> list[str]:
-        return draws(self.nat, self._when, self.wan, self.tag, "ct original proto-src", self._key, self.seed)
+        return draws(self.nat, self._when, self.wan, self.tag, "ct original proto-src", *self._key, self.seed)
 
     def record(self) -> list[str]:
-        return [f"iifname {LAN} oifname {WAN} ip saddr {self.wan} icmp type echo-request jump rec_{self.tag}"]
+        ours = f"{self.family.ip} saddr {self.wan} {self.family.icmp} type echo-request"
+        return [f"iifname {LAN} oifname {WAN} {ours} jump rec_{self.tag}"]
 
     def check(self) -> list[str]:
         return []
 
     def chains(self) -> list[str]:
-        owned = "ct reply proto-src"
+        owned, key = "ct reply proto-src", "".join(self._key)
         rules = [f"meta mark 0x1 {self._when} {owned} @used_{self.tag} counter drop"]
         if self.nat.ports is Ports.HASHED:
-            rules.insert(
-                0, f"meta mark 0x1 {self._when} {owned} @used_{self.tag} update @clash_{self.tag} {{ {self._key} }}"
-            )
+            rules.insert(0, f"meta mark 0x1 {self._when} {owned} @used_{self.tag} update @clash_{self.tag} {{ {key} }}")
         rules += [
-            f"{self._when} update @out_{self.tag} {{ {self._key} : {owned} }}",
             f"{self._when} update @used_{self.tag} {{ {owned} }}",
+            f"{self._when} update @out_{self.tag} {{ {key} : {owned} }}",
         ]
         return chain(f"rec_{self.tag}", None, rules)
 
     @property
-    def _when(self) -> str:
-        return "meta l4proto icmp"
+    def family(self) -> Family:
+        return family_of(self.wan)
 
     @property
-    def _key(self) -> str:
+    def _when(self) -> str:
+        return f"meta l4proto {self.family.icmp_proto}"
+
+    @property
+    def _key(self) -> tuple[str, str]:
         """Translated or not, the flow's original endpoint: an identifier has no other type that fits a set of ports."""
-        remote = "" if self.nat.mapping is Mapping.ENDPOINT_INDEPENDENT else " . ct original ip daddr"
-        return f"ct original ip saddr . ct original proto-src{remote}"
+        ip = self.family.ip
+        remote = "" if self.nat.mapping is Mapping.ENDPOINT_INDEPENDENT else f" . ct original {ip} daddr"
+        return f"ct original {ip} saddr . ct original proto-src", remote

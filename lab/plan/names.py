@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from lab.model import peer_keys
+
 CORE: Final = "core"
 WAN: Final = "wan"
 LAN: Final = "lan"
-ETH: Final = "eth0"
+ETH: Final = peer_keys.ETH
+"of a host; those of its further uplinks count on"
 DNS: Final = "dns"
 "the space of the name server"
 LOOPBACK: Final = "lo"
@@ -23,6 +26,11 @@ PORT_MAPPED: Final = 0x100
 "of a flow (`ct mark`) that a port map let in, which the NAT has no part in"
 
 
+def eth(index: int) -> str:
+    """The interface of a host's uplink number `index`, counted from 0."""
+    return f"eth{index}"
+
+
 def lan_port(index: int) -> str:
     """The port of a router's bridge that number `index` of what is on its LAN is plugged into."""
     return f"{LAN}{index}"
@@ -31,6 +39,11 @@ def lan_port(index: int) -> str:
 def probe_hosts(router: str) -> tuple[str, str]:
     """The spaces from which a router is probed that has no peers next to it; no router or peer can be called so."""
     return f"{router}.a", f"{router}.b"
+
+
+def translator(router: str) -> str:
+    """The space of what translates between the versions of IP on a router's LAN; nobody else can be called so."""
+    return f"{router}.64"
 
 
 def is_probe_host(space: str) -> bool:

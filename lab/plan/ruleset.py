@@ -1,4 +1,4 @@
-"""A NAT's value as nftables text: every mapping × filtering × ports × hairpinning, for UDP and TCP alike.
+"""A NAT's value as nftables text: every mapping × filtering × ports × hairpinning, over IPv4 and IPv6 alike.
 
 State, per protocol P and public address, all of it with the mapping's lifetime (`lab.plan.mappings`):
 
@@ -37,6 +37,8 @@ Why the rest is as it is:
 * A hash that comes to an owned port does so again: that packet is dropped like any clash, and the key noted, so that
   the retransmission draws from all ports.
 * A NAT with several addresses chooses one by a verdict map, and from there on is a NAT with that address.
+* What records into a map comes last in its chain: the kernel's side writes these statements of IPv6 by itself
+  (`lab.kernel.map_updates`), because nft 1.0.6 aborts on them.
 * Sets of 4096 are allocated in 3 ms; 65535 would take 57 ms and 16 MiB a NAT.
 * A packet into the LAN by hairpin is checked at 110, where its sender's external port is known, and its own permission
   has been recorded even if it is dropped, so that two hosts of one LAN can punch towards each other.
@@ -49,6 +51,7 @@ from typing import Final
 
 from lab.errors import TopologyError
 from lab.model.nat import ICMP_TIMEOUT, Hairpinning, Nat, Pooling, Ports, Unsolicited
+from lab.plan.family import IPV4, family_of
 from lab.plan.mappings import ANY_PORT, POOL, SLOTS, Lifetimes, Mappings, Queries, Rules, chain
 from lab.plan.names import LAN, PORT_MAPPED, TABLE, WAN
 from lab.plan.static import one_to_one
@@ -61,7 +64,7 @@ HASHED_PORTS: Final = range(ANY_PORT.start, ANY_PORT.start + 15 * SLOTS, 15)
 _FOREIGN: Final = tuple(
     f"iifname {here} oifname {there} ct mark & {PORT_MAPPED:#x} != 0 accept" for here, there in ((WAN, LAN), (LAN, WAN))
 )
-"flows by a port map are not the NAT's: what they made would outlive the lease"
+"flows by a port map, which are IPv4, are not the NAT's: what they made would outlive the lease"
 
 
 def ruleset(nat: Nat, publics: tuple[str, ...], subscribers: tuple[str, ...], seed: str) -> str:
@@ -76,7 +79,7 @@ def ruleset(nat: Nat, publics: tuple[str, ...], subscribers: tuple[str, ...], se
     lines += chain("input", "filter hook input priority 0", _closed(nat, publics))
     routed = f"iifname {WAN} ct state new ct status & dnat == 0 drop"
     lines += chain("forward", "filter hook forward priority 0", [routed])
-    return "\n".join([f"table ip {TABLE} {{", *(f"  {line}" for line in lines), "}", ""])
+    return "\n".join([f"table {family_of(publics[0]).ip} {TABLE} {{", *(f"  {line}" for line in lines), "}", ""])
 
 
 def public_addresses(nat: Nat, hosts: int) -> int:
@@ -92,14 +95,15 @@ def _translating(nat: Nat, publics: tuple[str, ...], subscribers: tuple[str, ...
         "icmp": _queries(nat, publics, seed),
     }
     every = [rules for each in protocols.values() for rules in each]
-    lines = [*_tables(nat, publics, subscribers, pool_base), *(line for rules in every for line in rules.state())]
+    lines = [*_tables(nat, pool_base), *(line for rules in every for line in rules.state())]
     lines += chain("prefilter", "filter hook prerouting priority -150", ["ct state invalid drop"])
     lines += chain("dstnat", "nat hook prerouting priority dstnat", [r for rules in every for r in rules.inbound()])
     outbound = [line for proto in protocols for line in _outbound(nat, proto, publics)]
     outbound.append(f"iifname {LAN} oifname {WAN} snat to {publics[0]}")
     lines += chain("srcnat", "nat hook postrouting priority srcnat", outbound)
     records = [*(r for rules in every for r in rules.record()), *(r for rules in every for r in rules.check())]
-    lines += chain("record", "filter hook postrouting priority 110", [*_FOREIGN, *records])
+    foreign = _FOREIGN if family_of(publics[0]) is IPV4 else ()
+    lines += chain("record", "filter hook postrouting priority 110", [*foreign, *records])
     for proto, each in protocols.items():
         lines += _alloc(nat, proto, each, publics, subscribers)
         lines += [line for rules in each for line in rules.chains()]
@@ -122,14 +126,13 @@ def _tags(proto: str, publics: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def _outbound(nat: Nat, proto: str, publics: tuple[str, ...]) -> list[str]:
     """Which new flows get a port."""
+    family = family_of(publics[0])
     if proto == "icmp":
-        return [f"iifname {LAN} oifname {WAN} icmp type echo-request goto alloc_icmp"]
+        return [f"iifname {LAN} oifname {WAN} {family.icmp} type echo-request goto alloc_icmp"]
     lines = [f"iifname {LAN} oifname {WAN} meta l4proto {proto} goto alloc_{proto}"]
     if nat.hairpin is Hairpinning.EXTERNAL_SOURCE:
-        outside = _any_of(publics)
-        lines.append(
-            f"iifname {LAN} oifname {LAN} ct original ip daddr {outside} meta l4proto {proto} goto alloc_{proto}"
-        )
+        turned = f"ct original {family.ip} daddr {_any_of(publics)}"
+        lines.append(f"iifname {LAN} oifname {LAN} {turned} meta l4proto {proto} goto alloc_{proto}")
     return lines
 
 
@@ -138,32 +141,30 @@ def _alloc(
 ) -> list[str]:
     """The known port of the mapping, or a new one, marked as freshly drawn, at the address that pooling gives."""
     known = [*(line for rules in each for line in rules.known()), "meta mark set 0x1"]
-    if len(each) == 1 or nat.ports is Ports.BLOCK:
-        return chain(f"alloc_{proto}", None, [*known, *each[0].draw(), *_late(nat, proto, publics)])
+    if nat.ports is Ports.BLOCK:
+        return _from_blocks(nat, proto, known, publics, subscribers)
+    if len(each) == 1:
+        return chain(f"alloc_{proto}", None, [*known, *each[0].draw()])
     chosen = [f"goto draw_{rules.tag}" for rules in each]
     if nat.pooling is Pooling.ARBITRARY:
         elements = ", ".join(f"{index} : {verdict}" for index, verdict in enumerate(chosen))
         known.append(f"numgen inc mod {len(each)} vmap {{ {elements} }}")
     else:
         pairs = (f"{host} : {chosen[index % len(each)]}" for index, host in enumerate(subscribers))
-        known += [f"ip saddr vmap {{ {', '.join(pairs)} }}"] if subscribers else []
+        known += [f"{family_of(publics[0]).ip} saddr vmap {{ {', '.join(pairs)} }}"] if subscribers else []
         known.append(chosen[0])
     # A chain has to be there before another one goes to it.
     lines = [line for rules in each for line in chain(f"draw_{rules.tag}", None, rules.draw())]
     return lines + chain(f"alloc_{proto}", None, known)
 
 
-def _tables(nat: Nat, publics: tuple[str, ...], subscribers: tuple[str, ...], base: int) -> list[str]:
+def _tables(nat: Nat, base: int) -> list[str]:
     """The constant maps that new ports are taken from."""
     match nat.ports:
         case Ports.SEQUENTIAL | Ports.PRESERVING_THEN_SEQUENTIAL:
             return [_numbered("pool", POOL, range(base, base + POOL))]
         case Ports.HASHED:
             return [_numbered("slots", SLOTS, HASHED_PORTS)]
-        case Ports.BLOCK:
-            blocks = ", ".join(_blocks(nat, publics, subscribers))
-            kind = "type ipv4_addr : interval ipv4_addr . inet_service; flags interval"
-            return [f"map blocks {{ {kind}; elements = {{ {blocks} }}; }}"]
         case _:
             return []
 
@@ -173,37 +174,44 @@ def _numbered(name: str, count: int, ports: range) -> str:
     return f"map {name} {{ typeof numgen inc mod {count} : udp sport; elements = {{ {elements} }}; }}"
 
 
-def _blocks(nat: Nat, publics: tuple[str, ...], subscribers: tuple[str, ...]) -> list[str]:
-    """Each subscriber's block, as RFC 7422 gives them out; the last block is left for latecomers (`_late`)."""
-    size, each = nat.block_size, len(ANY_PORT) // nat.block_size
+def _from_blocks(
+    nat: Nat, proto: str, known: list[str], publics: tuple[str, ...], subscribers: tuple[str, ...]
+) -> list[str]:
+    """A chain for each subscriber's block, as RFC 7422 gives them out.
+
+    Whoever came to the LAN after the blocks were given out shares the last one. A map of blocks would do for IPv4; for
+    IPv6 the kernel does not take one whose data are ranges.
+    """
+    size, each, family = nat.block_size, len(ANY_PORT) // nat.block_size, family_of(publics[0])
     if len(subscribers) >= each * len(publics):
         raise TopologyError(
-            f"{len(subscribers)} subscribers, and room for {each * len(publics) - 1}: {each} blocks of {size} ports"
-            f" on {len(publics)} public addresses, one of them for latecomers"
+            f"{len(subscribers)} subscribers; allowed: {each * len(publics) - 1}, for there are {each} blocks of {size}"
+            f" ports on {len(publics)} public addresses, one of them for latecomers"
         )
-    blocks = []
-    for index, subscriber in enumerate(subscribers):
-        first = ANY_PORT.start + index // len(publics) * size
-        blocks.append(f"{subscriber} : {publics[index % len(publics)]} . {first}-{first + size - 1}")
-    return blocks
+    when = f"meta l4proto {family.icmp_proto if proto == 'icmp' else proto}"
 
+    def within(public: str, block: int) -> str:
+        first = ANY_PORT.start + block * size
+        return f"{when} snat to {public} : {first}-{first + size - 1} fully-random"
 
-def _late(nat: Nat, proto: str, publics: tuple[str, ...]) -> list[str]:
-    """Whoever came to the LAN after the blocks were given out shares the last one."""
-    if nat.ports is not Ports.BLOCK:
-        return []
-    last = ANY_PORT.start + (len(ANY_PORT) // nat.block_size - 1) * nat.block_size
-    return [f"meta l4proto {proto} snat to {publics[-1]} : {last}-{last + nat.block_size - 1} fully-random"]
+    lines: list[str] = []
+    for index, _ in enumerate(subscribers):
+        rule = within(publics[index % len(publics)], index // len(publics))
+        lines += chain(f"block_{proto}_{index}", None, [rule])
+    whose = ", ".join(f"{subscriber} : goto block_{proto}_{index}" for index, subscriber in enumerate(subscribers))
+    rules = [f"{family.ip} saddr vmap {{ {whose} }}"] if subscribers else []
+    return [*lines, *chain(f"alloc_{proto}", None, [*known, *rules, within(publics[-1], each - 1)])]
 
 
 def _closed(nat: Nat, publics: tuple[str, ...]) -> list[str]:
     """What happens to packets that were not translated inward."""
+    family = family_of(publics[0])
     refusal = {
         Unsolicited.DROP: [],
         Unsolicited.RESET: ["meta l4proto tcp reject with tcp reset"],
-        Unsolicited.ICMP: ["meta l4proto { udp, tcp } reject with icmp port-unreachable"],
+        Unsolicited.ICMP: [f"meta l4proto {{ udp, tcp }} reject with {family.icmp} port-unreachable"],
     }[nat.unsolicited]
-    ways = (f"iifname {WAN}", f"iifname {LAN} ip daddr {_any_of(publics)}")
+    ways = (f"iifname {WAN}", f"iifname {LAN} {family.ip} daddr {_any_of(publics)}")
     return [f"{way} {rule}" for way in ways for rule in (*refusal, "meta l4proto { udp, tcp } drop")]
 
 

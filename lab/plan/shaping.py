@@ -1,12 +1,14 @@
 """Which links are shaped and how: the values, and the rules that bring packets to the userspace link.
 
-All shaping happens where the internet is, in the core, once for each packet that it forwards:
+Shaping happens where the internet is, in the core, once for each packet that it forwards:
 
     from its source's port → up of that uplink → distance of the two regions → down of the other uplink → out
 
 The core translates nothing and so tracks no flows: the hook is `forward`, where both ports are known, and a packet that
 waits there cannot upset a conntrack entry (in a NAT it could, before the entry is confirmed). The vantages from which
 NATs are probed are the core's own addresses, and what goes to or from them is not forwarded.
+
+A cable in a private network is shaped by itself, halfway between its ends (`lab.plan.midway`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from lab.model.impairment import IDEAL, Impairment
 
 TABLE: Final = "punchlab_link"
 PMTU_TABLE: Final = "punchlab_pmtu"
+MIDWAY: Final = ".midway"
+"the space that shaped cables pass through; no router or peer can be called so"
 FIRST_QUEUE: Final = 1
 "number of the first uplink's queue; one for each uplink, in order"
 
@@ -41,6 +45,20 @@ class Uplink:
 
 
 @dataclass(frozen=True, slots=True)
+class CableLink:
+    """A cable between a router's LAN and who is plugged into it, and what its link does."""
+
+    name: str
+    "of the peer or router that is plugged in"
+    space: str
+    port: str
+    "its own end"
+    up: Impairment = IDEAL
+    "towards the LAN"
+    down: Impairment = IDEAL
+
+
+@dataclass(frozen=True, slots=True)
 class Distance:
     """Seconds, one way, from a region to another or within one."""
 
@@ -57,11 +75,28 @@ class Shaping:
     uplinks: tuple[Uplink, ...] = ()
     "every neighbour of the core, ideal ones too: their links may change while a scenario runs"
     distances: tuple[Distance, ...] = ()
+    cables: tuple[CableLink, ...] = ()
+    "those in private networks that were given a link; the others are ideal for good"
 
     @property
     def ideal(self) -> bool:
         """Whether nothing is asked for."""
+        return self.ideal_internet and self.ideal_cables
+
+    @property
+    def ideal_internet(self) -> bool:
+        """Whether nothing is asked for of uplinks and distances."""
         return not (self.sources or self.targets)
+
+    @property
+    def ideal_cables(self) -> bool:
+        """Whether nothing is asked for of cables in private networks."""
+        return all(link.up.does_nothing and link.down.does_nothing for link in self.cables)
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Whoever has a link that can change: neighbours of the core, and those whose cable was given one."""
+        return (*(link.name for link in self.uplinks), *(link.name for link in self.cables))
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -87,7 +122,10 @@ class Shaping:
         return next((each.latency for each in self.distances if (each.here, each.there) == pair), 0.0)
 
     def changed(self, name: str, up: Impairment, down: Impairment) -> Shaping:
-        """The same with another link for one neighbour; KeyError if there is no such neighbour."""
+        """The same with another link for one owner of a link; KeyError if it has none."""
+        if any(link.name == name for link in self.cables):
+            cables = (replace(link, up=up, down=down) if link.name == name else link for link in self.cables)
+            return replace(self, cables=tuple(cables))
         changed = replace(self.uplink(name), up=up, down=down)
         return replace(self, uplinks=tuple(changed if link.name == name else link for link in self.uplinks))
 
@@ -100,6 +138,21 @@ class Shaping:
 
 
 NOT_SHAPED: Final = Shaping()
+
+
+def near_port(number: int) -> str:
+    """Halfway along the shaped cable of that number: the port towards the LAN."""
+    return f"n{number}"
+
+
+def far_port(number: int) -> str:
+    """Halfway along the shaped cable of that number: the port towards who is plugged in."""
+    return f"f{number}"
+
+
+def mid_bridge(number: int) -> str:
+    """The bridge between the two."""
+    return f"b{number}"
 
 
 def queue_number(position: int) -> int:

@@ -27,6 +27,7 @@ from lab.observe.timeline import Entry, Names, timeline
 from lab.plan.codec import plan_from_json
 from lab.plan.plan import Plan
 from lab.plan.replay import plans
+from lab.report.interop import is_interop
 from lab.report.results import RESULTS, Cell, load
 from lab.report.terminal import stdout
 
@@ -197,11 +198,12 @@ def _pair(story: Story) -> tuple[str, str] | None:
 def _who_is_where(story: Story) -> Iterator[Text]:
     verdict = f": {story.cell.verdict.value}" if story.cell is not None else ""
     yield Text(f"{story.plan.topology}, seed {story.plan.seed}{verdict}", style="bold")
-    for router in story.plan.routers:
+    for router in (*story.plan.routers, *story.plan.routers6):
         yield Text(f"{router.name:<15} {router.wan:<15} {router.lan:<18} {_nat(router.nat)}")
     for launch in story.plan.launches:
-        place = f"behind {launch.router}" if launch.router else "on the internet"
-        yield Text(f"{launch.peer:<15} {launch.address:<15} {place:<18} {launch.role}, {launch.impl}")
+        for way in launch.ways:
+            place = f"behind {way.router}" if way.router else "on the internet"
+            yield Text(f"{way.peer:<15} {way.address:<15} {place:<18} {way.role}, {way.impl}")
     yield Text("")
 
 
@@ -290,8 +292,10 @@ def _about(folder: Path) -> Mapping[str, Any]:
 
 
 def _cell(folder: Path) -> Cell | None:
-    """This folder's verdict: in its own results, or in those of the matrix that it is a cell of."""
+    """This folder's verdict: in its own results, or in those of the matrix of NATs that it is a cell of."""
     for home in (folder, *folder.parents[:2]):
+        if is_interop(home):
+            return None  # a matrix of implementations has marks for checks, and no predictions
         if (home / RESULTS).exists():
             cells = load(home).cells
             mine = [cell for cell in cells if (home / cell.capture).parent.resolve() == folder.resolve()]

@@ -42,8 +42,8 @@ def cells(row: Row, plus_minus: str = "±") -> tuple[str, str, str, str, str]:
     return (
         row.link,
         row.quantity,
-        shown(row.asked, row.unit),
-        shown(row.measured, row.unit),
+        _size(row.asked, row.unit),
+        _size(row.measured, row.unit),
         f"{plus_minus}{shown(row.tolerance, row.unit)}",
     )
 
@@ -67,14 +67,28 @@ def shown(value: float, unit: str) -> str:
         return format_percent(round(value, 5))
     if unit == "bit/s":
         return f"{format_rate(round(value / _KBIT) * _KBIT)}/s"
+    if unit == "B":
+        return f"{value:.0f} B"
     return f"{value:.1f}"
 
 
+def _size(value: float, unit: str) -> str:
+    """The same, of packets that there may be none of."""
+    return "none" if unit == "B" and not value else shown(value, unit)
+
+
 def summary(report: LinkReport) -> str:
-    """`22 of 22 within tolerance; userspace link, 59,843 packets/s without loss`."""
+    """`22 of 22 within tolerance; links by netem; 59,843 packets/s without loss, …`."""
     good = sum(row.ok for row in report.rows)
     text = f"{good} of {len(report.rows)} within tolerance; links by {report.backend}"
-    return f"{text}, {report.capacity:,.0f} packets/s without loss" if report.loads else text
+    if report.left_out:
+        text = f"{text}; not measured: {'; '.join(report.left_out)}"
+    if not report.loads:
+        return text
+    return (
+        f"{text}; {report.capacity:,.0f} packets/s without loss, {report.on_time:,.0f} with the median delay within"
+        f" tolerance, {report.all_on_time:,.0f} with 99 of 100"
+    )
 
 
 def mark(ok: bool, ascii_only: bool = False) -> str:

@@ -17,6 +17,7 @@ from lab.model.presets import PRESETS
 from lab.model.punch import can_hairpin, can_punch
 from lab.model.units import format_duration
 from lab.model.writing import nat_to_toml, nat_words
+from lab.report.markdown import markdown_table
 
 PAGE: Final = Path("docs/nat.md")
 
@@ -78,6 +79,8 @@ def page() -> str:
                 _table(("dialer \\ listener", *CLASSICAL), _pair_rows()),
                 _SAME,
                 _table(("both behind one NAT that hairpins", *(_short(f) for f in Filtering)), _hairpin_rows()),
+                "## IPv6",
+                _IPV6,
                 "## What is not modelled",
                 _LIMITS,
             ]
@@ -115,7 +118,8 @@ ICMP queries are translated by their identifiers as UDP and TCP are by ports; no
 _GRID = """\
 `punchlab nats --all` builds and measures all of this for UDP, TCP and ICMP queries: the whole product of mapping,
 filtering, ports and hairpinning; refusals × mapping × filtering; two public addresses × pooling × mapping with either
-every filtering or every allocation that they leave something to see of; and all of one-to-one. These have no rules:"""
+every filtering or every allocation that they leave something to see of; and all of one-to-one. All of it is measured
+over IPv4 and again over IPv6. These have no rules:"""
 
 _WHO = """\
 Both peers learn from a relay what endpoint the other is seen at, and write to it at about the same time, from the port
@@ -127,8 +131,19 @@ _SAME = """\
 Two peers behind the same NAT reach each other by their external endpoints only if it hairpins, and then by the same
 rule. (Over their private addresses they share a LAN; DCUtR does not exchange those.)"""
 
+_IPV6 = """\
+In a network with IPv6 (`ip = "dual-stack"` or `"ipv6"`) a router is a firewall, `ipv6 = "address-and-port"` if it does
+not say, or `"address"`, `"endpoint"`, `"open"`; every host has a global address. It translates in three ways:
+
+* `nat66 = "home"`: as a NAT, with everything that `nat` can say; the same value, the same rules, measured by the same
+  probes. It filters for itself. Its hosts have unique local addresses, out of fd11::/16.
+* `nptv6 = true`: it exchanges its LAN's prefix, fd11:1:N::/64, for 2a11:1:N::/64, host by host and port by port
+  (RFC 6296, but not checksum-neutral), turns around what the LAN sends there, and filters as `ipv6` says.
+* `nat64 = true`: it leads 64:ff9b::/96, or a prefix such as `"2a11:64::/96"`, to IPv4, mapped and filtered by its
+  `nat`. The lab's name server (`[dns]`) tells it to who asks by IPv6 (DNS64, RFC 6147), so that a peer with `ip =
+  "ipv6"` reaches one with `ip = "ipv4"` by its name. This needs both versions, and the package `tayga`."""
+
 _LIMITS = """\
-* NAT66 and NAT64.
 * Port parity and contiguity (RFC 4787 REQ-4), port overloading.
 * A different behaviour for UDP and TCP in one NAT.
 * ICMP queries through a hairpin.
@@ -199,8 +214,7 @@ def _short(behaviour: Mapping | Filtering | Ports) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(markdown_table(head, rows))
 
 
 if __name__ == "__main__":

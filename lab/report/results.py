@@ -7,16 +7,19 @@ versions that it does not know, and says where a file is not what it should be.
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from lab.errors import LabError
 from lab.model.nat import Nat
 from lab.model.plain import from_plain, to_plain
 
-FORMAT: Final = 1
+T = TypeVar("T")
+FORMAT: Final = 2
 "Raised by every change that an older reader would misread."
 RESULTS: Final = "results.json"
 "the file's name in the folder of a run"
@@ -84,6 +87,8 @@ class Cell:
     seconds: Seconds
     capture: str
     "the pcapng, relative to the folder of the results"
+    attempts: int | None = None
+    "which punch made the direct connection, 0: a plain dial did; None: not direct, or the peer does not say"
 
     @property
     def as_predicted(self) -> bool:
@@ -101,6 +106,9 @@ class Machine:
     kernel: str
     python: str
     punchlab: str
+
+    def __str__(self) -> str:
+        return f"{self.processors} processors, {self.system}, Linux {self.kernel}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,21 @@ class Results:
         return all(cell.as_predicted for cell in self.cells)
 
 
+def findings(cells: Iterable[Cell]) -> list[str]:
+    """One line for each cell that did not come out as predicted: which, why, and where its packets are."""
+    return [
+        f"{cell.dialer.nat_name} → {cell.listener.nat_name} by {cell.transport}: "
+        f"{cell.verdict.value}: {cell.why} ({cell.capture})"
+        for cell in cells
+        if not cell.as_predicted
+    ]
+
+
+def day(started: float) -> str:
+    """The day of a time in Unix seconds, in UTC: `2025-11-25`."""
+    return time.strftime("%Y-%m-%d", time.gmtime(started))
+
+
 def results_to_json(results: Results) -> str:
     """The text of `results.json`."""
     return json.dumps({"format": FORMAT, **to_plain(results)}, indent=1, ensure_ascii=False) + "\n"
@@ -141,12 +164,17 @@ def results_from_json(text: str) -> Results:
 
 
 def load(folder: Path) -> Results:
-    """The results in the folder of a run."""
+    """The results in the folder of a run; `LabError`."""
+    return load_by(results_from_json, folder)
+
+
+def load_by(read: Callable[[str], T], folder: Path) -> T:
+    """What `read` makes of the `results.json` in the folder of a run, of whatever kind; `LabError` names the file."""
     path = folder / RESULTS
     try:
         if path.stat().st_size > MAX_BYTES:
             raise LabError(f"{path}: larger than {MAX_BYTES >> 20} MiB")
-        return results_from_json(path.read_text("utf-8"))
+        return read(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise LabError(f"{path}: cannot read: {error}") from None
     except LabError as error:

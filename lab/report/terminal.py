@@ -7,9 +7,11 @@ that is narrower than the matrix gets a list. For the summary of a CI job there 
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -21,9 +23,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.model.nat import Pooling
+from lab.model.plain import to_plain
 from lab.observe.certificate import Certificate
 from lab.observe.nat import Behaviour, Hairpin, QueryBehaviour, expected, expected_query
-from lab.report.results import Cell, Mark, Results, load, results_to_json
+from lab.report.markdown import markdown_table, plain
+from lab.report.punches import tallies, tally_line
+from lab.report.results import Cell, Mark, Results, findings, load, results_to_json
 
 NARROW: Final = 76
 "columns below which the matrix becomes a list"
@@ -51,20 +56,30 @@ def report(folder: Path, format: str = "text") -> None:
     results = load(folder)
     console = stdout()
     if format == "json":
-        console.out(results_to_json(results), end="", highlight=False)
+        console.out(_json(results), end="", highlight=False)
     elif format == "markdown":
         console.out(markdown(results), end="", highlight=False)
     else:
         print_results(results, folder, console)
 
 
+def _json(results: Results) -> str:
+    """`results.json` with what follows from its cells beside them."""
+    derived = {"punches": [to_plain(tally) for tally in tallies(results.cells)]}
+    return json.dumps(json.loads(results_to_json(results)) | derived, indent=1, ensure_ascii=False) + "\n"
+
+
 def print_results(results: Results, folder: Path, console: Console) -> None:
-    """The matrix (or list), what did not come out as predicted, the summary, and where the evidence is."""
+    """A matrix (or list) for each transport, what did not come out as predicted, the summary, where the evidence is."""
     ascii_only = console.options.ascii_only
-    wide = console.width >= NARROW and _is_matrix(results.cells)
-    console.print(matrix_table(results, ascii_only) if wide else cell_list(results, ascii_only))
-    for line in findings(results):
-        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    for part in _by_transport(results):
+        wide = console.width >= NARROW and _is_matrix(part.cells)
+        console.print(matrix_table(part, ascii_only) if wide else cell_list(part, ascii_only))
+    for finding in findings(results.cells):
+        console.print(finding, style="red", markup=False, highlight=False, soft_wrap=True)
+    if len(results.cells) > 1:
+        for tally in tallies(results.cells):
+            console.print(tally_line(tally), markup=False, highlight=False, soft_wrap=True)
     console.print(summary(results), style="bold green" if results.ok else "bold red", highlight=False)
     console.print(f"Evidence: {folder}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
@@ -80,20 +95,12 @@ def summary(results: Results) -> str:
     return f"{', '.join(parts)}, in {results.seconds:.1f} s"
 
 
-def findings(results: Results) -> list[str]:
-    """One line for each cell that did not come out as predicted: which, why, and where its packets are."""
-    return [
-        f"{cell.dialer.nat_name} → {cell.listener.nat_name}: {cell.verdict.value}: {cell.why} ({cell.capture})"
-        for cell in results.cells
-        if not cell.as_predicted
-    ]
-
-
 def matrix_table(results: Results, ascii_only: bool = False) -> Table:
     """Dialers' NATs down, listeners' across; each cell the path seen, whether that was predicted, time to direct."""
     cells = {(cell.dialer.nat_name, cell.listener.nat_name): cell for cell in results.cells}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    table.add_column("from / to" if ascii_only else "from ↓  to →", style="bold", no_wrap=True)
+    by = f"{results.cells[0].transport}:\n" if results.cells else ""
+    table.add_column(f"{by}{'from / to' if ascii_only else 'from ↓  to →'}", style="bold", no_wrap=True)
     for listener in _axis(cell.listener.nat_name for cell in results.cells):
         table.add_column(_two_lines(listener), no_wrap=True)
     for dialer in _axis(cell.dialer.nat_name for cell in results.cells):
@@ -113,20 +120,31 @@ def cell_list(results: Results, ascii_only: bool = False) -> RenderableType:
 
 
 def markdown(results: Results) -> str:
-    """The matrix, the summary and the findings for the summary page of a CI job."""
-    cells = {(cell.dialer.nat_name, cell.listener.nat_name): cell for cell in results.cells}
-    listeners = _axis(cell.listener.nat_name for cell in results.cells)
+    """A matrix for each transport, the summary and the findings for the summary page of a CI job."""
     lines = [f"**{summary(results)}**", ""]
-    lines += [_row(["from ↓ to →", *listeners]), _row(["---"] * (len(listeners) + 1))]
-    for dialer in _axis(cell.dialer.nat_name for cell in results.cells):
-        row = [cells.get((dialer, listener)) for listener in listeners]
-        lines.append(_row([f"**{dialer}**", *(_cell(cell, False, " ").plain if cell else "" for cell in row)]))
-    lines += ["", *(f"- {_plain_markdown(line)}" for line in findings(results))]
-    machine = results.machine
-    lines.append(
-        f"\n{machine.processors} processors, {machine.system}, Linux {machine.kernel}, Python {machine.python}"
-    )
+    for part in _by_transport(results):
+        lines += [*_markdown_matrix(part.cells), ""]
+    if len(results.cells) > 1:
+        lines += [f"- {plain(tally_line(tally))}" for tally in tallies(results.cells)]
+    lines += [f"- {plain(finding)}" for finding in findings(results.cells)]
+    lines.append(f"\n{results.machine}, Python {results.machine.python}")
     return "\n".join(lines) + "\n"
+
+
+def _markdown_matrix(cells: Sequence[Cell]) -> list[str]:
+    at = {(cell.dialer.nat_name, cell.listener.nat_name): cell for cell in cells}
+    listeners = _axis(cell.listener.nat_name for cell in cells)
+    rows = []
+    for dialer in _axis(cell.dialer.nat_name for cell in cells):
+        row = [at.get((dialer, listener)) for listener in listeners]
+        rows.append([f"**{dialer}**", *(_cell(cell, False, " ").plain if cell else "" for cell in row)])
+    return markdown_table([f"{cells[0].transport}: from ↓ to →", *listeners], rows)
+
+
+def _by_transport(results: Results) -> list[Results]:
+    """The same results in parts, one for each transport."""
+    names = _axis(cell.transport for cell in results.cells)
+    return [replace(results, cells=tuple(c for c in results.cells if c.transport == name)) for name in names]
 
 
 def certificate_table(certificates: Iterable[Certificate], ascii_only: bool = False) -> RenderableType:
@@ -151,19 +169,22 @@ def certificate_table(certificates: Iterable[Certificate], ascii_only: bool = Fa
 
 def grid_summary(certificates: Sequence[Certificate], refused: Iterable[str], seconds: float) -> list[str]:
     """What is not as declared, a line each; how many are, by protocol; and what has no rules, with the reasons."""
-    lines = [f"{certificate.router}: {line}" for certificate in certificates for line in certificate.differences]
-    total = len(certificates)
-    as_declared = {
-        protocol: sum(
-            measured == declared for c in certificates for p, declared, measured in _sides(c) if p == protocol
+    lines = [f"{_over(one)} {one.router}: {line}" for one in certificates for line in one.differences]
+    ok = sum(certificate.ok for certificate in certificates)
+    lines.append(f"{ok} of {len(certificates)} NATs measured as declared, in {seconds:.1f} s")
+    for version in dict.fromkeys(map(_over, certificates)):
+        those = [certificate for certificate in certificates if _over(certificate) == version]
+        as_declared = Counter(
+            protocol for each in those for protocol, declared, measured in _sides(each) if measured == declared
         )
-        for protocol in ("UDP", "TCP", "ICMP")
-    }
-    counts = ", ".join(f"{protocol} {count} of {total}" for protocol, count in as_declared.items())
-    lines.append(
-        f"{sum(c.ok for c in certificates)} of {total} NATs measured as declared, in {seconds:.1f} s: {counts}"
-    )
+        counts = (f"{protocol} {as_declared[protocol]} of {len(those)}" for protocol in ("UDP", "TCP", "ICMP"))
+        lines.append(f"{version}: {', '.join(counts)}")
     return [*lines, *(f"no rules: {reason}" for reason in refused)]
+
+
+def _over(certificate: Certificate) -> str:
+    """The version of IP, as people write it."""
+    return certificate.ip.value.replace("ip", "IP")
 
 
 _Measured = Behaviour | QueryBehaviour
@@ -242,11 +263,3 @@ def _axis(names: Iterable[str]) -> tuple[str, ...]:
 def _two_lines(name: str) -> str:
     """`address-restricted` broken at its hyphen: six of these fit into 80 columns."""
     return escape(name.replace("-", "-\n", 1) if len(name) > SHORT else name)
-
-
-def _row(values: Iterable[str]) -> str:
-    return f"| {' | '.join(_plain_markdown(value) for value in values)} |"
-
-
-def _plain_markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -9,10 +9,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from lab.errors import Inconclusive, KernelError, LabError, PeerError, PeerUnsupported
+from lab.kernel.container import Engine
 from lab.lab import ADAPTERS, Lab
 from lab.model.ipv6 import Ip
 from lab.model.layers import composite
-from lab.model.topology import INTERNET, Peer, Topology
+from lab.model.nat import Nat
+from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.observe.facts import Facts, gather
 from lab.observe.holepunch import DirectFlow
 from lab.peers.adapter import Adapter
@@ -20,12 +22,12 @@ from lab.peers.answers import Info
 from lab.plan.build import build
 from lab.report.results import Cell, Mark, Party, Seconds
 from lab.run.evidence import Evidence
-from lab.run.oracle import Prediction, forecast
+from lab.run.forecast import forecast_run, shared_transports
+from lab.run.oracle import Prediction
 from lab.run.punch import ECHO_BYTES, Progress, find_no_path, punch
-from lab.run.scenario import laboratory
+from lab.run.scenario import Options, laboratory
 from lab.run.verdict import Sighting, Verdict, judge
 
-TRANSPORT = "tcp"
 CELL_WITHIN = 150.0
 "Seconds for one cell from the first namespace to the last process; beyond them something hangs."
 
@@ -53,14 +55,21 @@ def _count(peers: tuple[Peer, ...]) -> str:
 
 
 async def run_cell(
-    topology: Topology, evidence: Evidence, seed: int, capture: str, adapters: Mapping[str, Adapter] = ADAPTERS
+    topology: Topology,
+    evidence: Evidence,
+    seed: int,
+    capture: str,
+    adapters: Mapping[str, Adapter] = ADAPTERS,
+    options: Options | None = None,
+    engine: Engine | None = None,
 ) -> Cell:
     """Run the punch scenario in a fresh lab. Never raises on account of the peers or the lab: the verdict says so.
 
-    `capture` is how the results name the capture: its path relative to their folder.
+    `capture` is how the results name the capture: its path relative to their folder. `options` are further arguments of
+    the peers' programs.
     """
     parts = cast(topology)
-    prediction = forecast(topology, parts.dialer, parts.listener, parts.relay, TRANSPORT)
+    prediction = forecast_run(topology, parts.dialer, parts.listener, parts.relay)
     progress = Progress()
     known: dict[str, Info] = {}
     began = time.monotonic()
@@ -68,20 +77,20 @@ async def run_cell(
     direct: DirectFlow | None = None
     try:
         async with asyncio.timeout(CELL_WITHIN):
-            opening = laboratory(topology, evidence, seed=seed, adapters=adapters)
+            opening = laboratory(topology, evidence, seed=seed, options=options, adapters=adapters, engine=engine)
             await _play(opening, parts, progress, known, no_path=prediction.path == "none")
         facts = await asyncio.to_thread(gather, build(topology, seed), evidence.capture)
         sighting = _sight(facts, parts, prediction, progress)
         verdict = judge(sighting)
         direct = facts.direct_flow(parts.dialer, parts.listener)
     except* (LabError, OSError, TimeoutError) as group:
-        verdict = _blame(group)
+        verdict = blame(group)
     relayed = progress.relayed
     return Cell(
         dialer=_party(topology, parts.dialer, known),
         listener=_party(topology, parts.listener, known),
         relay=_party(topology, parts.relay, known),
-        transport=TRANSPORT,
+        transport="+".join(shared_transports(topology, parts.dialer, parts.listener, parts.relay)),
         security=relayed.security if relayed is not None else "",
         muxer=relayed.muxer if relayed is not None else "",
         predicted=prediction.path,
@@ -90,6 +99,7 @@ async def run_cell(
         why=verdict.why,
         seconds=_seconds(progress, direct, time.monotonic() - began),
         capture=capture,
+        attempts=progress.attempts,
     )
 
 
@@ -100,9 +110,21 @@ def _party(topology: Topology, name: str, known: dict[str, Info]) -> Party:
         name=name,
         implementation=info.implementation if info is not None else "",
         version=info.version if info is not None else "",
-        nat_name=" behind ".join(router.preset or router.name for router in routers) or INTERNET,
-        nat=None if topology.ip is Ip.V6 else composite(tuple(router.nat for router in routers)),
+        nat_name=" behind ".join(_preset(router, topology.ip) or router.name for router in routers) or INTERNET,
+        nat=_nat(routers, topology.ip),
     )
+
+
+def _preset(router: Router, ip: Ip) -> str | None:
+    return router.nat66_preset if ip is Ip.V6 else router.preset
+
+
+def _nat(routers: tuple[Router, ...], ip: Ip) -> Nat | None:
+    """What the routers in front of a peer come to; None if there are none, and where IPv6 is not translated."""
+    if ip is not Ip.V6:
+        return composite(tuple(router.nat for router in routers))
+    nats = tuple(router.nat66 for router in routers if router.nat66 is not None)
+    return composite(nats) if len(nats) == len(routers) else None
 
 
 def _seconds(progress: Progress, direct: DirectFlow | None, total: float) -> Seconds:
@@ -157,7 +179,7 @@ def _is_walled_in(facts: Facts, parts: Cast) -> bool:
     return silent and any(drop.outbound for drop in facts.drops)
 
 
-def _blame(group: BaseExceptionGroup[BaseException]) -> Verdict:
+def blame(group: BaseExceptionGroup[BaseException]) -> Verdict:
     """Whose fault it was: the first peer's if a peer's at all, else the lab's."""
     causes = list(_leaves(group))
     for kind, mark in (

@@ -27,6 +27,7 @@ from typing import Final
 from lab.errors import LabError, TopologyError
 from lab.kernel.network import Network
 from lab.model.classical import probe_topology
+from lab.model.ipv6 import Ip
 from lab.model.nat import Nat, Ports
 from lab.model.presets import PRESETS
 from lab.observe.certificate import Certificate, Trap
@@ -42,8 +43,9 @@ from lab.plan.build import build
 from lab.plan.plan import Plan, RouterPlan
 from lab.run.icmp_probe import IcmpProbe
 from lab.run.measure import Bench, measure, measure_queries, repeat, spring
-from lab.run.probes import Probe, Space, UdpProbe
+from lab.run.probes import Probe, UdpProbe
 from lab.run.tcp_probe import TcpProbe
+from lab.run.versions import V6, Space, Version, version_of
 from lab.run.walls import take_away
 
 __all__ = ["Certificate", "certify", "certify_alone", "certify_nat", "certify_presets"]
@@ -98,7 +100,12 @@ async def certify(network: Network, router: RouterPlan, vantages: tuple[str, str
         traps=(*udp.traps, *tcp.traps),
         differences=(*_told(udp, router.nat), *_told(tcp, router.nat), *_told(icmp, router.nat), *forgot),
         seconds=time.monotonic() - began,
+        ip=_ip(router),
     )
+
+
+def _ip(router: RouterPlan) -> Ip:
+    return Ip.V6 if version_of(router.wan) is V6 else Ip.V4
 
 
 async def _at_once(examinations: Iterable[Coroutine[None, None, _Findings]]) -> list[_Findings]:
@@ -120,20 +127,21 @@ async def certify_presets(names: Iterable[str], *, full: bool = True) -> list[Ce
     return [task.result() for task in tasks]
 
 
-async def certify_nat(name: str, nat: Nat, *, full: bool = True) -> Certificate:
+async def certify_nat(name: str, nat: Nat, *, full: bool = True, ip: Ip = Ip.V4) -> Certificate:
     """Measure a NAT in a network of its own, with two hosts on its LAN; the certificate's `router` is `name`."""
-    return replace(await certify_alone(build(probe_topology(nat, name), SEED), full=full), router=name)
+    return replace(await certify_alone(build(probe_topology(nat, "probe", ip), SEED), full=full), router=name)
 
 
 async def certify_alone(plan: Plan, *, full: bool = True) -> Certificate:
     """Make a network, measure its only router and take it down; that it cannot be made is in the certificate."""
-    (router,) = plan.routers
+    (router,) = plan.routers or plan.routers6
     began = time.monotonic()
     try:
         network = await asyncio.to_thread(Network.build, plan)
     except LabError as error:
         reason = f"it could not be built: {error}"
-        return Certificate(router.name, router.nat, None, None, None, (), (reason,), time.monotonic() - began)
+        seconds, ip = time.monotonic() - began, _ip(router)
+        return Certificate(router.name, router.nat, None, None, None, (), (reason,), seconds, ip)
     try:
         return await certify(network, router, plan.vantages, full=full)
     finally:
@@ -149,6 +157,10 @@ class _Site:
     vantages: tuple[str, str]
 
     @property
+    def version(self) -> Version:
+        return version_of(self.router.wan)
+
+    @property
     def hosts(self) -> tuple[Space, ...]:
         return tuple(self.spaces[host] for host in self.router.hosts)
 
@@ -161,7 +173,7 @@ class _Site:
         if not self.hosts:
             return _Findings(kind, problems=(f"{kind.protocol} was not probed: no host is on its LAN",))
         try:
-            async with asyncio.timeout(LIMIT), kind() as probe:
+            async with asyncio.timeout(LIMIT), kind(self.version) as probe:
                 bench = Bench.around(probe, self.hosts, self.router.publics, self.outside, self.vantages)
                 if isinstance(probe, IcmpProbe):
                     return _Findings(kind, await measure_queries(bench, probe))
@@ -183,7 +195,7 @@ class _Site:
 
     async def _repeated(self, kind: type[Probe], observed: Observed) -> tuple[str, tuple[Allocation, ...]]:
         try:
-            async with asyncio.timeout(LIMIT), kind() as probe:
+            async with asyncio.timeout(LIMIT), kind(self.version) as probe:
                 return "", await repeat(probe, self.hosts, self.outside, observed)
         except TimeoutError:
             return f"was not done after {LIMIT:g} s", ()

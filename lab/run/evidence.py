@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import Inconclusive, KernelError, LabError
+from lab.files import write_whole
 from lab.peers.contract import Event
 
 LAB = "lab"
@@ -93,6 +94,11 @@ class Evidence:
         self._files: dict[str, IO[str]] = {}
 
     @property
+    def run(self) -> str:
+        """What a run, or a cell of one, is called."""
+        return str(Path(*self.path.absolute().parts[-3:])) if self.path.parent.name == "cells" else self.path.name
+
+    @property
     def capture(self) -> Path:
         """Where the packets go."""
         return self.path / "capture.pcapng"
@@ -113,9 +119,7 @@ class Evidence:
 
     def write_text(self, name: str, text: str) -> None:
         """A whole file, replaced in one step."""
-        fresh = self.path / f".{name}"
-        fresh.write_text(text, "utf-8")
-        fresh.replace(self.path / name)
+        write_whole(self.path / name, text)
 
     def event(self, event: Event) -> None:
         """One line of `events.jsonl`."""

@@ -47,9 +47,11 @@ async def examine(lab: Lab) -> Gate:
     certificates: list[Certificate] = []
     for router in plan.routers:
         await take_away(network, router)
-    for layer in sorted({len(router.above) for router in plan.routers}):
+    nats = (*plan.routers, *plan.routers6)
+    for layer, version in sorted({(len(router.above), ":" in router.wan) for router in nats}):
         # From the outermost inwards: a router that forgets its own probe must not disturb one behind it.
-        routers = [router for router in plan.routers if len(router.above) == layer]
+        # One version after the other: forgetting is by router, and both of them at once.
+        routers = [router for router in nats if (len(router.above), ":" in router.wan) == (layer, version)]
         probes = [certify(network, router, router.vantages, full=True) for router in routers]
         certificates += await asyncio.gather(*probes)
     # One after the other: they share the vantages' well-known ports.

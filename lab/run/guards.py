@@ -1,32 +1,37 @@
-"""Measure whom a router's IPv6 firewall lets in: RFC 5780's filtering test, where nothing is translated.
+"""Measure whom a router's IPv6 firewall lets in: RFC 5780's filtering test, where ports stay what they are.
 
     host ── token ──▶ A:p                    arrives from the host's own endpoint, or something translates
     A:q, B:p, B:q ──▶ that endpoint          who gets in?
     A:p ──▶ an endpoint that has not sent    only an open router lets that in
     A:p ──▶ the first endpoint               the control: what has not arrived by now is not coming
+    host ──▶ its own outer endpoint          turns around, where the router exchanges prefixes
+    host ── echo request ──▶ A               arrives from the host's own address, and the reply comes back
 
-The probes are those of NATs (`lab.run.probes`), whose sockets a `Space6` turns into IPv6 ones.
+Where it does, the host's endpoint has to have the router's outer prefix, and all else as the host has it. The probes
+are those of NATs (`lab.run.probes`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from dataclasses import dataclass
-from typing import Any, Final, Self, cast
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any, Final
 
 from lab.errors import KernelError, LabError
 from lab.kernel.network import Network
-from lab.model.ipv6 import Guard
+from lab.model.ipv6 import OPEN, Guard, guard_words
 from lab.model.nat import Filtering
-from lab.observe.nat import Knock, classify_filtering
+from lab.observe.nat import Address, Knock, classify_filtering
 from lab.plan.plan import GuardPlan
-from lab.run.probes import Probe, ProbeError, Space, UdpProbe
+from lab.plan.seen import exchanged
+from lab.run.icmp_probe import IcmpProbe
+from lab.run.probes import Arrival, End, Probe, ProbeError, UdpProbe
 from lab.run.tcp_probe import TcpProbe
+from lab.run.versions import V6
 
 LIMIT: Final = 15.0
 "Seconds for one protocol."
-ANYWHERE: Final = "::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,13 @@ async def measure_guard(network: Network, plan: GuardPlan) -> GuardReport:
     """Measure one guard and have its router forget the probe. Never raises on account of the guard."""
     measured: list[tuple[str, str]] = []
     differences: list[str] = []
-    for probe in (UdpProbe(), TcpProbe()):
+    for probe in (UdpProbe(V6), TcpProbe(V6), IcmpProbe(V6)):
         try:
             async with asyncio.timeout(LIMIT), probe:
-                measured.append((probe.protocol, await _filtering(probe, network, plan)))
+                if isinstance(probe, IcmpProbe):
+                    await _try_echo(probe, network, plan)
+                else:
+                    measured.append((probe.protocol, await _filtering(probe, network, plan)))
         except TimeoutError:
             differences.append(f"the {probe.protocol} probe by IPv6 was not done after {LIMIT:g} s")
         except (LabError, OSError) as error:
@@ -81,18 +89,46 @@ async def measure_guard(network: Network, plan: GuardPlan) -> GuardReport:
 
 
 async def _filtering(probe: Probe, network: Network, plan: GuardPlan) -> str:
-    inside, outside = Space6(network.spaces[plan.hosts[0]]), Space6(network.spaces[plan.outside])
+    inside, outside = network.spaces[plan.hosts[0]], network.spaces[plan.outside]
     contacted, *others = (probe.end(outside, address) for address in plan.vantages for _ in range(2))
-    guest, silent = probe.end(inside, ANYWHERE), probe.end(inside, ANYWHERE)
+    guest = probe.end(inside)
     [arrival] = await probe.delivered([guest.send(contacted.address)])
+    _check_source(arrival, guest, plan)
     address, port = arrival.source
-    if port != guest.address[1]:
-        raise ProbeError(f"port {guest.address[1]} of the host was seen as {port}: something translates")
+    # Only the host that holds an address can bind it: nobody else's is what has been seen.
+    silent = probe.end(inside, exchanged(address, plan.outer, plan.lan))
     knocks = [(end.address, end.send((address, port))) for end in others]
     unasked = contacted.send((address, silent.address[1]))
     await probe.settle((contacted, (address, port)))
+    if plan.guard.translates:
+        [turned] = await probe.delivered([silent.send((address, port))])
+        if turned.source != (address, silent.address[1]):
+            raise ProbeError(f"from the LAN, {address} was seen as {turned.source[0]}")
+    return guard_words(_name_of(probe, contacted, knocks, unasked), plan.guard.translates)
+
+
+async def _try_echo(probe: IcmpProbe, network: Network, plan: GuardPlan) -> None:
+    """An echo request gets out from the host's address, and its reply back. Raises `ProbeError`."""
+    contacted = probe.end(network.spaces[plan.outside], plan.vantages[0])
+    host = probe.end(network.spaces[plan.hosts[0]])
+    token = host.send(contacted.address)
+    [arrival] = await probe.delivered([token])
+    _check_source(arrival, host, plan)
+    await probe.answered(token)
+
+
+def _check_source(arrival: Arrival, end: End, plan: GuardPlan) -> None:
+    """What a host sends comes from its own port, or identifier, and from the prefix that its LAN has outside."""
+    address, port = arrival.source
+    if port != end.address[1]:
+        raise ProbeError(f"port {end.address[1]} of the host was seen as {port}: something translates")
+    if IPv6Address(address) not in IPv6Network(plan.outer):
+        raise ProbeError(f"the host was seen as {address}, which is not in {plan.outer}")
+
+
+def _name_of(probe: Probe, contacted: End, knocks: list[tuple[Address, bytes]], unasked: bytes) -> str:
     if probe.arrival(unasked) is not None:
-        return str(Guard(None))
+        return OPEN
     results = [(remote, _knock(probe, token)) for remote, token in knocks]
     filtering: Filtering | None = classify_filtering(contacted.address, results)
     return "none that has a name" if filtering is None else filtering.value
@@ -102,32 +138,3 @@ def _knock(probe: Probe, token: bytes) -> Knock:
     if probe.arrival(token) is not None:
         return Knock.PASSED
     return Knock.REFUSED if probe.refused(token) else Knock.DROPPED
-
-
-class Space6:
-    """A space whose sockets are of IPv6, and say endpoints as an address and a port alone."""
-
-    def __init__(self, space: Space) -> None:
-        self._space = space
-        self.name = space.name
-
-    def socket(self, family: int, kind: int, proto: int = 0) -> socket.socket:
-        """An IPv6 socket, whatever the family asked for."""
-        made = self._space.socket(socket.AF_INET6, kind, proto)
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        return _Socket6(fileno=made.detach())
-
-
-class _Socket6(socket.socket):
-    """Flow labels and zones are no part of the endpoints that a probe compares."""
-
-    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
-        data, source = super().recvfrom(bufsize, flags)
-        return data, source[:2]
-
-    def accept(self) -> tuple[Self, Any]:
-        accepted, remote = super().accept()
-        return cast("Self", accepted), remote[:2]
-
-    def getsockname(self) -> Any:
-        return super().getsockname()[:2]

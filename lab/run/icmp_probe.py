@@ -14,10 +14,9 @@ import struct
 from typing import Final
 
 from lab.observe.nat import Address
-from lab.run.probes import ANYWHERE, TOKEN, End, Probe, ProbeError, Space, bind
+from lab.run.probes import DEADLINE, TOKEN, End, Probe, ProbeError, bind
+from lab.run.versions import V4, Space, Version
 
-ECHO_REPLY: Final = 0
-ECHO_REQUEST: Final = 8
 LONGEST: Final = 60 + 8 + TOKEN
 "bytes of a packet of ours with all options that IPv4 can have"
 _FIRST_IDENTIFIER: Final = 2000
@@ -29,18 +28,24 @@ class IcmpProbe(Probe):
     protocol = "ICMP"
     kind = socket.SOCK_RAW
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, version: Version = V4) -> None:
+        super().__init__(version)
         self._answered: set[bytes] = set()
 
-    def answered(self, token: bytes) -> bool:
-        """Whether the reply to a token has come back to the end that sent it."""
-        return token in self._answered
+    async def answered(self, token: bytes) -> None:
+        """Wait for the reply to a token to be back at the end that sent it. Raises `ProbeError`."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while token not in self._answered:
+                    await self._hear_or_resend([token])
+        except TimeoutError:
+            raise ProbeError("the replies do not come back") from None
 
     def answer(self, end: End, token: bytes) -> None:
         """An end has got the reply to its token."""
         if token in self._sent and self._sent[token][0] is end:
             self._answered.add(token)
+            self._news.set()
 
     def _open(self, space: Space, address: Address) -> End:
         return _IcmpEnd(self, space, address)
@@ -56,7 +61,8 @@ class _IcmpEnd(End):
     def __init__(self, probe: IcmpProbe, space: Space, address: Address) -> None:
         self._probe = probe
         self.address = address
-        self._socket = space.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        self._version = probe.version
+        self._socket = self._version.new_socket(space, socket.SOCK_RAW, self._version.icmp)
         self._socket.setblocking(False)
         bind(self._socket, (address[0], 0))
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
@@ -68,7 +74,7 @@ class _IcmpEnd(End):
 
     def again(self, token: bytes, to: Address) -> None:
         try:
-            self._socket.sendto(_request(self.address[1], token), (to[0], 0))
+            self._socket.sendto(_request(self._version.echo_request, self.address[1], token), (to[0], 0))
         except OSError as error:
             raise ProbeError(f"ICMP to {to[0]}: {error.strerror}") from error
 
@@ -80,19 +86,20 @@ class _IcmpEnd(End):
         try:
             while True:
                 packet, (source, _) = self._socket.recvfrom(LONGEST)
-                message = packet[(packet[0] & 0x0F) * 4 :]
+                message = self._version.segment(packet)
                 kind, identifier = struct.unpack_from("!B3xH", message)
                 # Every raw socket of a namespace hears all of its ICMP.
-                if kind == ECHO_REPLY and identifier == self.address[1]:
+                if kind == self._version.echo_reply and identifier == self.address[1]:
                     self._probe.answer(self, message[8:])
-                elif kind == ECHO_REQUEST and self.address[0] != ANYWHERE:
+                elif kind == self._version.echo_request and self.address[0] != self._version.anywhere:
                     self._probe.heard(self, message[8:], (source, identifier))
         except BlockingIOError:
             return
 
 
-def _request(identifier: int, token: bytes) -> bytes:
-    unsummed = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, 1) + token
+def _request(kind: int, identifier: int, token: bytes) -> bytes:
+    """An echo request; of ICMPv6's checksum the kernel makes its own."""
+    unsummed = struct.pack("!BBHHH", kind, 0, 0, identifier, 1) + token
     return unsummed[:2] + struct.pack("!H", _checksum(unsummed)) + unsummed[4:]
 
 

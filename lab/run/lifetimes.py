@@ -24,6 +24,7 @@ from lab.plan.plan import RouterPlan
 from lab.run.measure import Bench
 from lab.run.probes import End, Probe, UdpProbe
 from lab.run.tcp_probe import TcpProbe
+from lab.run.versions import version_of
 
 LONGEST: Final = 10.0
 "Seconds: what a lifetime may be to be measured."
@@ -74,7 +75,8 @@ async def lifetimes(network: Network, router: RouterPlan, vantages: tuple[str, s
         ("TCP, established", nat.tcp_timeout, TcpProbe, _say_once),
     )
     hosts = tuple(network.spaces[host] for host in router.hosts)
-    async with UdpProbe() as udp, TcpProbe() as tcp:
+    version = version_of(router.wan)
+    async with UdpProbe(version) as udp, TcpProbe(version) as tcp:
         benches: dict[type[Probe], Bench] = {
             type(probe): Bench.around(probe, hosts, router.publics, network.spaces[router.outside], vantages)
             for probe in (udp, tcp)

@@ -16,9 +16,11 @@ from typing import Final, Self
 
 from lab.model.nat import Nat, Ports, Unsolicited
 from lab.observe.certificate import Trap
+from lab.observe.endpoint import endpoint_text
 from lab.observe.nat import Address, Allocation, Knock, Observed, classify_mapping, expected_unsolicited
 from lab.run.icmp_probe import IcmpProbe
-from lab.run.probes import Arrival, End, Probe, ProbeError, Space
+from lab.run.probes import PORT_TRIALS, Arrival, End, Probe, ProbeError
+from lab.run.versions import Space
 
 PATIENCE: Final = 2.5
 "Seconds for what a trap may have swallowed; more than the second after which TCP sends a lost SYN again."
@@ -157,10 +159,7 @@ async def measure_queries(bench: Bench, probe: IcmpProbe) -> Observed:
     """Probe what ICMP queries have: mapping and identifiers. Raises `ProbeError` if a request or a reply is lost."""
     begun = await _begin(bench)
     token = begun.ends[0].send(bench.vantages[0].address)
-    await probe.delivered([token])
-    await probe.settle((begun.ends[0], bench.vantages[0].address))
-    if not probe.answered(token):
-        raise ProbeError("the replies do not come back")
+    await probe.answered(token)
     return Observed(
         mapped=begun.mapped,
         contacted=bench.vantages[0].address,
@@ -207,7 +206,7 @@ async def early_inbound(bench: Bench, nat: Nat) -> Trap:
 async def _early_inbound(bench: Bench, nat: Nat) -> tuple[bool, str]:
     probe, contacted = bench.probe, bench.vantages[0]
     control = await _mapped(bench, bench.inner())
-    inner = bench.inner()
+    inner = _unlike(bench, probe.sources())
     port = inner.address[1] if nat.ports in KEEPING else CLOSED_PORT
     if nat.ports is Ports.SEQUENTIAL:
         port = control[1] + 1
@@ -216,7 +215,7 @@ async def _early_inbound(bench: Bench, nat: Nat) -> tuple[bool, str]:
     expected = _fate(nat, probe.protocol)
     for public, token in zip(bench.publics, early, strict=True):
         if (knock := bench.knock_of(token)) is not expected:
-            return False, f"it was to be {expected.value}, and {knock.value} at {public}:{port}"
+            return False, f"it was to be {expected.value}, and {knock.value} at {endpoint_text(public, port)}"
     tokens = [inner.send(vantage.address) for vantage in bench.vantages]
     mapped = _pairs(bench, await probe.delivered(tokens, PATIENCE))
     ports = ", ".join(str(external[1]) for _, external in mapped)
@@ -224,6 +223,15 @@ async def _early_inbound(bench: Bench, nat: Nat) -> tuple[bool, str]:
     if classify_mapping(mapped) is not nat.mapping or not kept:
         return False, f"the mapping is spoilt: {inner.address[1]} left from {ports}"
     return True, f"it was {expected.value}, then {inner.address[1]} left from {ports}"
+
+
+def _unlike(bench: Bench, taken: frozenset[int]) -> End:
+    """A fresh inner endpoint whose port is not among those that are mapped: who counts has given some away by now."""
+    for _ in range(PORT_TRIALS):
+        inner = bench.inner()
+        if inner.address[1] not in taken:
+            return inner
+    raise ProbeError(f"no {bench.probe.protocol} port that is not mapped already after {PORT_TRIALS} trials")
 
 
 def _fate(nat: Nat, protocol: str) -> Knock:

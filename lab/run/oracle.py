@@ -3,25 +3,32 @@
 The prediction knows nothing of the run. Peers are taken to exchange public endpoints only, as DCUtR does, and to write
 to each other at about the same time; a cell that does not come out as predicted is a finding.
 
+A peer with several uplinks begins by the preferred one: it is known by the endpoint which that has outside, and by what
+is open to everybody on the others, its own public address above all. One such way that works is enough.
+
 Behind several routers all of them must let a packet in (`lab.model.layers`), and peers with the same outermost one meet
 at its outside, by hairpin. A firewall keeps packets from leaving: they open nothing and arrive nowhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from itertools import product
+from typing import Final, Literal, TypeAlias
 
 from lab.model import layers
 from lab.model.firewall import Firewall
 from lab.model.ipv6 import Ip
 from lab.model.nat import Filtering, Hairpinning, Mapping, Nat
 from lab.model.punch import can_hairpin, can_punch, keeps_its_port, lets_in
-from lab.model.topology import PORT, Router, Topology
+from lab.model.topology import INTERNET, PORT, Peer, Router, Topology
 
 _PAST_IT: Final = "brings packets to its own address back in from their inner source, and answers go past it"
 TRANSPORTS: Final = ("tcp", "udp")
+
+_Placed: TypeAlias = tuple[str, str]
+"a peer, and the place of one of its uplinks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +75,9 @@ class Prediction:
     "a sentence in plain words, without its full stop"
 
 
-def side_of(topology: Topology, peer: str) -> Side:
-    """One peer's side; KeyError if there is no such peer."""
-    routers, port = topology.routers_of(peer), topology.peer(peer).port
+def side_of(topology: Topology, peer: str, place: str | None = None) -> Side:
+    """One peer's side, by its preferred uplink or by the one at that place; KeyError if there is no such peer."""
+    routers, port = topology.routers_of(peer, place), topology.peer(peer).port
     if not routers:
         return Side(peer, None, None, port=port)
     return Side(peer, routers[0].name, routers[0].nat, routers[0].firewall, routers[1:], port)
@@ -78,32 +85,88 @@ def side_of(topology: Topology, peer: str) -> Side:
 
 def forecast(topology: Topology, dialer: str, listener: str, relay: str, transport: str) -> Prediction:
     """The path of a connection between two peers of a topology, by whatever version of IP; KeyError for no peer."""
-    if topology.ip is Ip.V6:
-        return _by_ipv6(topology, dialer, listener, transport)
-    sides = [side_of(topology, name) for name in (dialer, listener, relay)]
-    by_ipv4 = predict(sides[0], sides[1], transport, sides[2])
-    if topology.ip is Ip.V4 or by_ipv4.path == "direct":
+    for one, other in ((listener, relay), (dialer, relay), (dialer, listener)):
+        if not _versions(topology, one) & _versions(topology, other):
+            alone = f"{one} and {other} have no version of IP in common, and addresses are not names, which DNS64 needs"
+            return Prediction("none" if other == relay else "relayed", alone)
+    common = _versions(topology, dialer) & _versions(topology, listener)
+    if common == {Ip.V6}:
+        return _best_by_ipv6(topology, dialer, listener, transport)
+    by_ipv4 = _best_by_ipv4(topology, dialer, listener, relay, transport)
+    if Ip.V6 not in common or by_ipv4.path == "direct":
         return by_ipv4
-    by_ipv6 = _by_ipv6(topology, dialer, listener, transport)
+    by_ipv6 = _best_by_ipv6(topology, dialer, listener, transport)
     return replace(by_ipv6, why=f"by IPv6 {by_ipv6.why}") if by_ipv6.path == "direct" else by_ipv4
 
 
-def _by_ipv6(topology: Topology, dialer: str, listener: str, transport: str) -> Prediction:
-    """The same by IPv6, where only the guards between the two matter: to each they are NATs that translate nothing."""
-    common = {router.name for router in topology.routers_of(dialer)} & {r.name for r in topology.routers_of(listener)}
-    one, other = (_guarded_side(topology, peer, common) for peer in (dialer, listener))
-    if common and None in (one.router, other.router):
+def _versions(topology: Topology, peer: str) -> set[Ip]:
+    """The versions of IP that a peer has; KeyError for no peer."""
+    held = topology.peer(peer).ip or topology.ip
+    return {Ip.V4, Ip.V6} if held is Ip.DUAL else {held}
+
+
+def _best_by_ipv4(topology: Topology, dialer: str, listener: str, relay: str, transport: str) -> Prediction:
+    """By the preferred uplinks, or by a public address that a peer has on another one."""
+    sides = [
+        [side_of(topology, name, place) for place in dict.fromkeys((peer.at, *(p for p in peer.also if p == INTERNET)))]
+        for name in (dialer, listener)
+        for peer in [topology.peer(name)]
+    ]
+    asked = side_of(topology, relay, INTERNET) if topology.peer(relay).public else side_of(topology, relay)
+    return _best(predict(one, other, transport, asked) for one, other in product(*sides))
+
+
+def _best_by_ipv6(topology: Topology, dialer: str, listener: str, transport: str) -> Prediction:
+    """The same, where what a router lets everybody in to is as good as public."""
+    ways = [_open_by_ipv6(topology, topology.peer(name)) for name in (dialer, listener)]
+    return _best(_by_ipv6(topology, (dialer, here), (listener, there), transport) for here, there in product(*ways))
+
+
+def _open_by_ipv6(topology: Topology, peer: Peer) -> list[str]:
+    fronts = {place: topology.routers_of(peer.name, place) for place in peer.also}
+    unguarded = [p for p, routers in fronts.items() if all(r.guard and r.guard.filtering is None for r in routers)]
+    return [peer.at, *unguarded]
+
+
+def _best(predictions: Iterable[Prediction]) -> Prediction:
+    """The first that is direct. Who does not reach the relay by the preferred uplink does not try another."""
+    first, *others = predictions
+    if first.path == "none":
+        return first
+    return next((each for each in (first, *others) if each.path == "direct"), first)
+
+
+def _by_ipv6(topology: Topology, dialer: _Placed, listener: _Placed, transport: str) -> Prediction:
+    """The same by IPv6, where only what is between the two matters; guards are NATs that translate nothing.
+
+    A NAT that both are behind is between them, for each knows the other by that NAT's outer address. Other routers that
+    both are behind are not, whether or not they exchange prefixes: what turns around there nobody filters.
+    """
+    common = [router for router in topology.routers_of(*dialer) if router in topology.routers_of(*listener)]
+    turns = [router for router in common if router.nat66 is not None][-1:]
+    one, other = (_side_by_ipv6(topology, peer, common, turns) for peer in (dialer, listener))
+    if common and not turns and None in (one.router, other.router):
         return Prediction("direct", f"nothing filters what {other.peer if one.router else one.peer} is sent from there")
     return predict(one, other, transport)
 
 
-def _guarded_side(topology: Topology, peer: str, common: Collection[str]) -> Side:
-    routers = [router for router in topology.routers_of(peer) if router.name not in common]
-    as_nats = [replace(router, nat=router.guard.as_nat) for router in routers if router.guard is not None]
+def _side_by_ipv6(topology: Topology, peer: _Placed, common: Sequence[Router], turns: Sequence[Router]) -> Side:
+    name, _ = peer
+    routers = topology.routers_of(*peer)
+    between = routers[: routers.index(turns[0]) + 1] if turns else [each for each in routers if each not in common]
+    as_nats = [replace(router, nat=_nat_of(router)) for router in between]
     if not as_nats:
-        return Side(peer, None, None, port=topology.peer(peer).port)
+        return Side(name, None, None, port=topology.peer(name).port)
     nearest, *outer = as_nats
-    return Side(peer, nearest.name, nearest.nat, outer=tuple(outer), port=topology.peer(peer).port)
+    return Side(name, nearest.name, nearest.nat, outer=tuple(outer), port=topology.peer(name).port)
+
+
+def _nat_of(router: Router) -> Nat:
+    """What a router does to IPv6; without either it would be in a network that has none."""
+    if router.nat66 is not None:
+        return router.nat66
+    assert router.guard is not None
+    return router.guard.as_nat
 
 
 def predict(dialer: Side, listener: Side, transport: str, relay: Side | None = None) -> Prediction:

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import secrets
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from lab.errors import LabError
+from lab.observe.endpoint import endpoint_text
 from lab.observe.nat import Address
+from lab.run.versions import V4, Space, Version
 
-ANYWHERE: Final = "0.0.0.0"  # noqa: S104 -- in a namespace of our own, on the address that its routes choose
 DEADLINE: Final = 4.0
 "Seconds for a token that must arrive. A SYN whose freshly drawn port had an owner is lost, and comes again after 1 s."
 RESEND: Final = 0.1
@@ -32,28 +34,20 @@ QUIET: Final = 0.04
 "Seconds for stragglers once the controls have arrived: two CPUs may take packets in another order than they were sent."
 MAX_ENDS: Final = 64
 "Endpoints of one probe; a NAT is measured with a dozen."
-MAX_TOKENS: Final = 1024
+MAX_TOKENS: Final = 4096
 "Tokens that one probe sends."
 TOKEN: Final = 8
 "Bytes of a token."
 COPY: Final = 0.02
 "Seconds for a program that is being started to let go of its copy of a socket."
-IP_RECVERR: Final = 11
-"of linux/in.h, which the socket module leaves out"
+MAX_CPUS: Final = 128
+"CPUs that a control is sent from, so that all controls of a probe are within MAX_TOKENS."
 PORT_TRIALS: Final = 16
 "Free ports that are tried for one end."
 
 
 class ProbeError(LabError):
     """A probe could not measure: a control did not arrive, or a socket could not be had."""
-
-
-class Space(Protocol):
-    """Where sockets are made; `lab.kernel.namespace.Namespace` is one."""
-
-    name: str
-
-    def socket(self, family: int, kind: int, proto: int = 0) -> socket.socket: ...
 
 
 class End(ABC):
@@ -91,7 +85,8 @@ class Probe(ABC):
     protocol: str
     kind: socket.SocketKind
 
-    def __init__(self) -> None:
+    def __init__(self, version: Version = V4) -> None:
+        self.version = version
         self._ends: list[End] = []
         self._ports: set[int] = set()
         self._sent: dict[bytes, tuple[End, Address]] = {}
@@ -107,8 +102,12 @@ class Probe(ABC):
         for end in self._ends:
             end.close()
 
-    def end(self, space: Space, address: str = ANYWHERE, port: int = 0) -> End:
-        """Open an endpoint in a namespace; port 0 is one that no other end of this probe has. Raises `ProbeError`."""
+    def end(self, space: Space, address: str | None = None, port: int = 0) -> End:
+        """Open an endpoint in a namespace; port 0 is one that no other end of this probe has. Raises `ProbeError`.
+
+        Without an address it is the one that the namespace's routes choose.
+        """
+        address = self.version.anywhere if address is None else address
         if len(self._ends) >= MAX_ENDS:
             raise ProbeError(f"more than {MAX_ENDS} {self.protocol} sockets for one NAT")
         try:
@@ -118,7 +117,7 @@ class Probe(ABC):
         self._ends.append(end)
         return end
 
-    async def end_again(self, space: Space, address: str = ANYWHERE, port: int = 0) -> End:
+    async def end_again(self, space: Space, address: str | None = None, port: int = 0) -> End:
         """Open an endpoint on a port that an end had which is closed by now. Raises `ProbeError`."""
         for _ in range(PORT_TRIALS):
             try:
@@ -132,6 +131,10 @@ class Probe(ABC):
     def arrival(self, token: bytes) -> Arrival | None:
         """Where a token came out; None if nowhere so far."""
         return self._arrivals.get(token)
+
+    def sources(self) -> frozenset[int]:
+        """The ports that tokens have come from so far, as they seemed where they came out."""
+        return frozenset(arrival.source[1] for arrival in self._arrivals.values())
 
     def refused(self, token: bytes) -> bool:
         """Whether the connection that was to carry a token was refused."""
@@ -163,9 +166,13 @@ class Probe(ABC):
         return [self._arrivals[token] for token in wanted]
 
     async def settle(self, *ways: tuple[End, Address]) -> None:
-        """Wait until all that was sent on these ways has arrived or never will: controls follow it, one by one."""
+        """Wait until all that was sent on these ways has arrived or never will: controls follow it, one by one.
+
+        A packet waits in the queue of the CPU that sent it, and on a busy machine one queue may be far behind another:
+        a control follows in each.
+        """
         for end, to in ways:
-            await self.delivered([end.send(to)])
+            await self.delivered(_from_every_cpu(end, to))
         await asyncio.sleep(QUIET)
 
     @abstractmethod
@@ -188,7 +195,7 @@ class Probe(ABC):
     def _free_port(self, space: Space, address: str) -> int:
         """The kernel's choice: other probes share the vantages, and one host's ports shall not be another's."""
         while True:
-            with space.socket(socket.AF_INET, self.kind) as trial:
+            with self.version.new_socket(space, self.kind) as trial:
                 trial.bind((address, 0))
                 port = int(trial.getsockname()[1])
             if port not in self._ports:
@@ -207,7 +214,7 @@ class Probe(ABC):
 
     def _complaint(self, wanted: list[bytes], within: float) -> str:
         lost = [self._sent[token] for token in wanted if token not in self._arrivals]
-        ways = ", ".join(f"{end.address[0]}:{end.address[1]} → {to[0]}:{to[1]}" for end, to in lost)
+        ways = ", ".join(f"{endpoint_text(*end.address)} → {endpoint_text(*to)}" for end, to in lost)
         return f"{self.protocol} {ways} did not arrive within {within:g} s"
 
     # What ends tell their probe.
@@ -251,9 +258,9 @@ class _UdpEnd(End):
     def __init__(self, probe: UdpProbe, space: Space, address: Address) -> None:
         self._probe = probe
         self.address = address
-        self._socket = space.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket = probe.version.new_socket(space, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        probe.version.keep_errors(self._socket)
         bind(self._socket, address)
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
 
@@ -271,7 +278,7 @@ class _UdpEnd(End):
                 self._probe.undeliverable(errors(self._socket))
                 self._socket.sendto(token, to)
         except OSError as error:
-            raise ProbeError(f"UDP to {to[0]}:{to[1]}: {error.strerror}") from error
+            raise ProbeError(f"UDP to {endpoint_text(*to)}: {error.strerror}") from error
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._socket)
@@ -286,6 +293,19 @@ class _UdpEnd(End):
             self._probe.undeliverable(errors(self._socket))
         except ConnectionRefusedError:
             self._probe.undeliverable(errors(self._socket))
+
+
+def _from_every_cpu(end: End, to: Address) -> list[bytes]:
+    """Send a token from each CPU that this thread may run on, the first MAX_CPUS of them."""
+    allowed = os.sched_getaffinity(0)
+    tokens = []
+    try:
+        for cpu in sorted(allowed)[:MAX_CPUS]:
+            os.sched_setaffinity(0, {cpu})
+            tokens.append(end.send(to))
+    finally:
+        os.sched_setaffinity(0, allowed)
+    return tokens
 
 
 def errors(its: socket.socket) -> list[bytes]:

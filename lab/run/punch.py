@@ -8,6 +8,7 @@ alice  echoes a payload over the best path there is
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,9 @@ ECHO_BYTES = 16 * 1024
 PUNCH_WITHIN = 60.0
 "Seconds for all attempts of a hole punch together."
 SETTLE_WITHIN = 15.0
-"Seconds after the punch in which the relayed connection is to be given up."
+"Seconds after the punch in which both sides and the relay are to know."
+KEEP_WITHIN = 3.0
+"Seconds after which a relayed connection that is still there is taken to be kept."
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Progress:
     "what the peers say of the final path; none: they could not even reach the relay"
     relayed_at: float | None = None
     "Unix seconds at which the listener had the relayed connection, from which it punches"
+    attempts: int | None = None
+    "the punch that succeeded, as the listener counts them; 0: it dialled plainly"
     direct_at: float | None = None
     "Unix seconds at which the dialer had the direct one"
     echo: tuple[float, float] | None = None
@@ -52,13 +57,21 @@ async def punch(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: P
     async with _timed(lab, progress, "both punch", "punch"):
         await _await_punch(dialer, listener, relay, progress)
     async with _timed(lab, progress, f"{relay.name} falls silent", "settle"):
-        # From here on the relay's byte count can only move because of the echo.
-        await lab.quiet(relay)
+        await _rest(lab, relay)
     async with _timed(lab, progress, f"{dialer.name} echoes over the final path", "echo"):
         began = time.time()
         echoed = await dialer.echo(listener, ECHO_BYTES)
         progress.echo = (began, time.time())
     progress.path = echoed.path
+
+
+async def _rest(lab: Lab, relay: Peer) -> None:
+    """Wait until the relay's byte count can only move because of the echo, unless it is one that never rests."""
+    try:
+        await lab.quiet(relay)
+    except PeerError:
+        if not relay.running:
+            raise
 
 
 async def find_no_path(lab: Lab, dialer: Peer, listener: Peer, relay: Peer, progress: Progress) -> None:
@@ -81,10 +94,26 @@ async def _await_punch(dialer: Peer, listener: Peer, relay: Peer, progress: Prog
         return
     direct = await dialer.saw("connected", within=SETTLE_WITHIN, where=lambda **f: _is(f, listener, "direct"))
     progress.direct_at = direct.at
-    for peer, other in ((dialer, listener), (listener, dialer)):
-        await peer.saw("disconnected", within=SETTLE_WITHIN, where=lambda other=other, **f: _is(f, other, "relayed"))
-    if any(event.name == "circuit" for event in relay.events):
+    progress.attempts = _whole(end.get("attempt"))
+    gave_up = await asyncio.gather(_gives_up(dialer, listener), _gives_up(listener, dialer))
+    if all(gave_up) and any(event.name == "circuit" for event in relay.events):
         await relay.saw("circuit", within=SETTLE_WITHIN, where=lambda stage="", **_: stage == "closed")
+
+
+async def _gives_up(peer: Peer, other: Peer) -> bool:
+    """Wait until a peer has given up the relayed connection; False if it keeps it, as go-libp2p does."""
+    try:
+        await peer.saw("disconnected", within=KEEP_WITHIN, where=lambda **f: _is(f, other, "relayed"))
+    except PeerError:
+        if not peer.running:
+            raise
+        return False
+    return True
+
+
+def _whole(value: object) -> int | None:
+    """What a peer says, if it is a number that can be counted by."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _ended(stage: str = "", **_: object) -> bool:

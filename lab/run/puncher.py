@@ -20,7 +20,8 @@ from typing import Final, Self
 
 from lab.errors import LabError
 from lab.observe.nat import Address
-from lab.run.probes import ANYWHERE, Space, bind
+from lab.run.probes import bind
+from lab.run.versions import Space, Version, version_of
 
 PATIENCE: Final = {"udp": 1.0, "tcp": 3.0}
 "Seconds from the later beginning until a punch has failed; TCP sends a lost SYN again after one."
@@ -44,9 +45,10 @@ class Rendezvous:
 
     def __init__(self, space: Space, address: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._datagrams = _socket(space, socket.SOCK_DGRAM, (address, 0))
+        version = version_of(address)
+        self._datagrams = _socket(space, version, socket.SOCK_DGRAM, (address, 0))
         self.address: Address = self._datagrams.getsockname()[:2]
-        self._listener = _socket(space, socket.SOCK_STREAM, self.address)
+        self._listener = _socket(space, version, socket.SOCK_STREAM, self.address)
         self._listener.listen(BACKLOG)
         self._callers: dict[Address, socket.socket] = {}
         "at most two for each punch that is under way: the caller closes"
@@ -92,8 +94,9 @@ class Rendezvous:
 class Side(ABC):
     """One side of a punch, on one port of a host."""
 
-    def __init__(self, space: Space, port: int, token: bytes, through: asyncio.Event) -> None:
+    def __init__(self, space: Space, version: Version, port: int, token: bytes, through: asyncio.Event) -> None:
         self._space = space
+        self._version = version
         self._port = port
         self._token = token
         self._through = through
@@ -118,9 +121,9 @@ class Side(ABC):
 
 
 class UdpSide(Side):
-    def __init__(self, space: Space, port: int, token: bytes, through: asyncio.Event) -> None:
-        super().__init__(space, port, token, through)
-        self._socket = _socket(space, socket.SOCK_DGRAM, (ANYWHERE, port))
+    def __init__(self, space: Space, version: Version, port: int, token: bytes, through: asyncio.Event) -> None:
+        super().__init__(space, version, port, token, through)
+        self._socket = _socket(space, version, socket.SOCK_DGRAM, (version.anywhere, port))
 
     async def ask(self, rendezvous: Address) -> Address:
         async with asyncio.timeout(ASKING):
@@ -152,8 +155,8 @@ class UdpSide(Side):
 
 
 class TcpSide(Side):
-    def __init__(self, space: Space, port: int, token: bytes, through: asyncio.Event) -> None:
-        super().__init__(space, port, token, through)
+    def __init__(self, space: Space, version: Version, port: int, token: bytes, through: asyncio.Event) -> None:
+        super().__init__(space, version, port, token, through)
         self._sockets: list[socket.socket] = []
         self._listener = self._bound()
         self._listener.listen(MAX_TALKS)
@@ -225,12 +228,12 @@ class TcpSide(Side):
         return fresh
 
     def _bound(self) -> socket.socket:
-        fresh = _socket(self._space, socket.SOCK_STREAM, (ANYWHERE, self._port))
+        fresh = _socket(self._space, self._version, socket.SOCK_STREAM, (self._version.anywhere, self._port))
         self._sockets.append(fresh)
         return fresh
 
 
-SIDES: Final[dict[str, Callable[[Space, int, bytes, asyncio.Event], Side]]] = {"udp": UdpSide, "tcp": TcpSide}
+SIDES: Final[dict[str, Callable[[Space, Version, int, bytes, asyncio.Event], Side]]] = {"udp": UdpSide, "tcp": TcpSide}
 
 
 async def punch(
@@ -244,7 +247,7 @@ async def punch(
     sides: list[Side] = []
     try:
         for space, port in (left, right):
-            sides.append(SIDES[transport](space, port, token, through))
+            sides.append(SIDES[transport](space, version_of(rendezvous[0]), port, token, through))
         return await _punch(sides[0], sides[1], rendezvous, offset, PATIENCE[transport], through)
     finally:
         for side in sides:
@@ -287,8 +290,8 @@ async def _later(seconds: float, side: Side, target: Address) -> None:
     await side.knock(target)
 
 
-def _socket(space: Space, kind: int, address: Address) -> socket.socket:
-    fresh = space.socket(socket.AF_INET, kind)
+def _socket(space: Space, version: Version, kind: int, address: Address) -> socket.socket:
+    fresh = version.new_socket(space, kind)
     fresh.setblocking(False)
     if kind == socket.SOCK_STREAM:
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

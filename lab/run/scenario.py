@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from lab.errors import Inconclusive
+from lab.kernel.container import Engine
 from lab.lab import ADAPTERS, Lab
 from lab.model.plain import to_plain
 from lab.model.topology import Topology
@@ -36,11 +37,14 @@ async def laboratory(
     seed: int = 1,
     options: Options | None = None,
     adapters: Mapping[str, Adapter] = ADAPTERS,
+    peers: bool = True,
+    engine: Engine | None = None,
 ) -> AsyncIterator[Lab]:
     """Build the topology, certify its NATs, start its peers, and leave the evidence complete when the block ends.
 
+    Without `peers` all is ready for somebody else to start programs in it.
     Raises `Inconclusive` where a NAT does not measure as declared or something leaks; `KernelError` and `PeerError`
-    where a part cannot be built or a peer cannot be started.
+    where a part cannot be built or a peer cannot be started. Peers in containers need an `engine`.
     """
     plan = build(topology, seed)
     about = _about(topology, seed)
@@ -49,11 +53,11 @@ async def laboratory(
     if topology.text:
         evidence.write_text("topology.toml", topology.text)
     try:
-        async with Lab.build(plan, evidence, adapters) as lab:
+        async with Lab.build(plan, evidence, adapters, engine) as lab:
             with evidence.step("the lab examines itself"):
                 gate = await examine(lab)
             _admit(evidence, gate)
-            await lab.start(options)
+            await (lab.start(options) if peers else lab.record())
             yield lab
         if lab.captured is not None:
             about["capture"] = {"packets": lab.captured.packets, "dropped": dict(lab.captured.dropped)}

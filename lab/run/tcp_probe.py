@@ -17,8 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from lab.observe.endpoint import endpoint_text
 from lab.observe.nat import Address
-from lab.run.probes import IP_RECVERR, MAX_TOKENS, TOKEN, End, Probe, ProbeError, Space, bind, errors
+from lab.run.probes import MAX_TOKENS, TOKEN, End, Probe, ProbeError, bind, errors
+from lab.run.versions import V4, Space, Version
 
 MAX_CONNECTIONS: Final = 32
 "Connections of one TCP end."
@@ -38,8 +40,8 @@ class TcpProbe(Probe):
     protocol = "TCP"
     kind = socket.SOCK_STREAM
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, version: Version = V4) -> None:
+        super().__init__(version)
         self._watchers: list[socket.socket] = []
         self._syns: set[tuple[int, Address]] = set()
 
@@ -52,7 +54,7 @@ class TcpProbe(Probe):
     def watch(self, space: Space) -> None:
         """Note the SYNs that reach a host: one whose answer goes astray never becomes a connection."""
         try:
-            watcher = space.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+            watcher = self.version.new_socket(space, socket.SOCK_RAW, socket.IPPROTO_TCP)
         except OSError as error:
             raise ProbeError(f"no raw socket in {space.name}: {error.strerror}") from error
         watcher.setblocking(False)
@@ -74,7 +76,7 @@ class TcpProbe(Probe):
         try:
             while len(self._syns) < MAX_SYNS:
                 packet, (source, _) = watcher.recvfrom(HEADERS)
-                segment = packet[(packet[0] & 0x0F) * 4 :]
+                segment = self.version.segment(packet)
                 sport, dport, flags = struct.unpack_from("!HH9xB", segment)
                 if flags & (SYN | ACK) == SYN:
                     self._syns.add((dport, (source, sport)))
@@ -133,12 +135,12 @@ class _TcpEnd(End):
 
     def _bound(self) -> socket.socket:
         """A socket on this end's address, beside the others that are on it."""
-        fresh = self._space.socket(socket.AF_INET, socket.SOCK_STREAM)
+        fresh = self._probe.version.new_socket(self._space, socket.SOCK_STREAM)
         fresh.setblocking(False)
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        fresh.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        self._probe.version.keep_errors(fresh)
         bind(fresh, self.address)
         return fresh
 
@@ -153,7 +155,7 @@ class _TcpEnd(End):
             return connection
         if result not in (0, errno.EINPROGRESS):
             attempt.close()
-            raise ProbeError(f"TCP to {to[0]}:{to[1]}: {errno.errorcode[result]}")
+            raise ProbeError(f"TCP to {endpoint_text(*to)}: {errno.errorcode[result]}")
         connection.socket = attempt
         self._loop.add_writer(attempt, self._connected, connection, attempt)
         return connection
@@ -195,7 +197,7 @@ class _TcpEnd(End):
             return
         tokens, connection.waiting = b"".join(connection.waiting), []
         try:
-            connection.socket.send(tokens)  # at most 8 KiB: the send buffer has room for all of it
+            connection.socket.send(tokens)  # controls, and a few more: the send buffer has room for all of them
         except ConnectionError:
             self._drop(connection)
 

@@ -19,7 +19,10 @@ from dataclasses import dataclass, replace
 from itertools import count, product
 from typing import Final
 
+from lab.errors import LabError
 from lab.kernel.network import Network
+from lab.model.classical import translating
+from lab.model.ipv6 import Ip
 from lab.model.nat import (
     BLOCK_SIZES,
     Filtering,
@@ -36,8 +39,8 @@ from lab.observe.nat import Address
 from lab.plan.build import build
 from lab.plan.names import CORE
 from lab.run.oracle import Side, predict
-from lab.run.probes import Space
 from lab.run.puncher import Rendezvous, punch
+from lab.run.versions import Space
 
 OFFSETS: Final = (0.0, 0.05, -0.05, 0.5, -0.5)
 "seconds by which the right side begins later than the left"
@@ -146,8 +149,8 @@ class Field:
                 yield _predicted(left, right, nat, nat, transport, offset)
 
 
-def field() -> Field:
-    """Lay the network out."""
+def field(ip: Ip = Ip.V4) -> Field:
+    """Lay the network out, of that version of IP alone."""
     routers: list[Router] = []
     peers: list[Peer] = []
     number = count()
@@ -158,17 +161,17 @@ def field() -> Field:
             index = next(number)
             left, right = f"l{index}", f"r{index}"
             for name in (left, right):
-                routers += [Router(f"{name}-nat", nat)] if nat else []
+                routers += [translating(f"{name}-nat", nat, ip)] if nat else []
                 peers.append(Peer(name, f"{name}-nat" if nat else INTERNET))
             members.append((left, right, nat))
         laid.append(tuple(members))
     together: list[tuple[str, str, Nat]] = []
     for index, nat in enumerate(shared()):
         names = f"s{index}a", f"s{index}b"
-        routers.append(Router(f"s{index}-nat", nat))
+        routers.append(translating(f"s{index}-nat", nat, ip))
         peers += [Peer(name, f"s{index}-nat") for name in names]
         together.append((*names, nat))
-    topology = Topology("truth", "Every kind of NAT.", tuple(routers), tuple(peers))
+    topology = Topology("truth", "Every kind of NAT.", tuple(routers), tuple(peers), ip=ip)
     return Field(topology, tuple(laid), tuple(together))
 
 
@@ -189,14 +192,19 @@ def _predicted(
 
 
 async def try_rounds(
-    rounds: int, seed: int, *, sample: int | None = None, done: Callable[[Punch], None] = lambda _: None
+    rounds: int,
+    seed: int,
+    *,
+    ip: Ip = Ip.V4,
+    sample: int | None = None,
+    done: Callable[[Punch], None] = lambda _: None,
 ) -> list[Punch]:
     """Build the network and try so many rounds, or of each round only a sample; has to run in a sandbox.
 
     Raises `LabError` if the network cannot be built or its rendezvous does not answer.
     """
     _allow_files()
-    laid, chance = field(), random.Random(seed)
+    laid, chance = field(ip), random.Random(seed)
     plan = build(laid.topology, seed)
     network = await asyncio.to_thread(Network.build, plan)
     try:
@@ -231,8 +239,15 @@ async def _try(
         done(result)
         return result
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(planned)) for planned in punches]
+    failures: list[Exception] = []
+    tasks: list[asyncio.Task[Punch]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks += [group.create_task(one(planned)) for planned in punches]
+    except* LabError as failed:
+        failures += failed.exceptions
+    if failures:
+        raise LabError(f"the truth table cannot be had: {failures[0]}")
     return [task.result() for task in tasks]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lab.errors import LabError, MissingCapability
 from lab.kernel import sandbox
+from lab.kernel.container import Engine
 from lab.kernel.namespace import enter_foreign
 from lab.lab import Lab
 from lab.model.topology import Topology
@@ -23,13 +24,19 @@ from lab.run.evidence import Evidence
 from lab.run.scenario import laboratory
 
 
-async def up(topology: Topology, evidence: Evidence, seed: int, announce: Callable[[Lab], None]) -> None:
+async def up(
+    topology: Topology,
+    evidence: Evidence,
+    seed: int,
+    announce: Callable[[Lab], None],
+    engine: Engine | None = None,
+) -> None:
     """Build it, start its peers, announce it, and stay until SIGINT or SIGTERM."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, over.set)
-    async with laboratory(topology, evidence, seed=seed) as lab:
+    async with laboratory(topology, evidence, seed=seed, engine=engine) as lab:
         spaces = {name: space.fd for name, space in lab.network.spaces.items()}
         evidence.write("lab.json", {"pid": sandbox.host_pid(), "spaces": spaces})
         try:

@@ -39,7 +39,8 @@ class Sighting:
     @property
     def seen(self) -> str:
         """The path as the wire shows it."""
-        if self.direct_on_wire and self.relay_bytes == 0:
+        # Other implementations tell the relay of a new address just then, or have it dial them back.
+        if self.direct_on_wire and self.relay_bytes < self.echo_bytes:
             return "direct"
         if self.silent:
             return "none"

@@ -1,5 +1,8 @@
 """What the lab's name server answers, and when: questions in as bytes, answers out as bytes (RFC 1035).
 
+It tells of both versions of IP; who asks by IPv6 is told of IPv4 alone by a prefix that a NAT64 translates, if there is
+one (DNS64, RFC 6147 §5.1.6).
+
 It is the authority for `lab`, and the only server there is, so it says that it recurses, or stub resolvers would not
 take its word, and refuses names outside. dnsaddr records are TXT records of `_dnsaddr.<name>`, one per multiaddr, each
 one string `dnsaddr=/ip4/…` (https://github.com/multiformats/multiaddr/blob/master/protocols/DNSADDR.md).
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Network
 from typing import Final
 
 import dns.exception
@@ -67,7 +71,7 @@ class Authority:
         """A peer is ready: from now on its multiaddr is complete."""
         self._ready[peer] = f"{self._listeners[peer]}/p2p/{peer_id}"
 
-    def reply(self, question: bytes, *, by_tcp: bool) -> Reply | None:
+    def reply(self, question: bytes, *, by_tcp: bool, by_ipv6: bool = False) -> Reply | None:
         """The reply to one message; None for one that is no question, which gets none."""
         try:
             asked = dns.message.from_wire(question)
@@ -81,7 +85,7 @@ class Authority:
         entry = self._entry(name)
         if entry.mode is Mode.DEAD:
             return Reply(name, kind, "silence", None, 0.0)
-        answer = self._answer(asked, entry)
+        answer = self._answer(asked, self._synthesized(entry) if by_ipv6 else entry)
         limit = 0 if by_tcp else min(asked.payload or PLAIN_UDP, MAX_UDP) if asked.edns >= 0 else PLAIN_UDP
         # In the order of the topology: a run is to repeat itself, and dnspython shuffles by a chance of its own.
         wire = answer.to_wire(max_size=limit, prefer_truncation=True, want_shuffle=False)
@@ -91,16 +95,24 @@ class Authority:
     def _entry(self, name: str) -> Entry:
         """What the name stands for, as the server tells it."""
         owner = name.removeprefix(PREFIX)
-        unknown = Entry(owner, None, (), self._plan.mode, self._plan.delay)
+        unknown = Entry(owner, None, None, (), self._plan.mode, self._plan.delay)
         entry = self._entries.get(owner, unknown)
         complete = tuple(self._ready.get(addr, "") if not addr.startswith("/") else addr for addr in entry.dnsaddr)
         entry = replace(entry, dnsaddr=tuple(addr for addr in complete if addr))
         if entry.mode is not Mode.LYING:
             return entry
-        lie = f"/ip4/{self._plan.address}"
-        return replace(
-            entry, address=self._plan.address, dnsaddr=tuple(_PLACE.sub(lie, addr, count=1) for addr in entry.dnsaddr)
-        )
+        own4 = next((own for own in self._plan.addresses if ":" not in own), None)
+        own6 = next((own for own in self._plan.addresses if ":" in own), None)
+        lie = f"/ip4/{own4}" if own4 is not None else f"/ip6/{own6}"
+        dnsaddr = tuple(_PLACE.sub(lie, addr, count=1) for addr in entry.dnsaddr)
+        return replace(entry, address=own4, address6=own6, dnsaddr=dnsaddr)
+
+    def _synthesized(self, entry: Entry) -> Entry:
+        """The entry with an address of the prefix where it has none of IPv6."""
+        if self._plan.prefix64 is None or entry.address is None or entry.address6 is not None:
+            return entry
+        prefix = IPv6Network(self._plan.prefix64)
+        return replace(entry, address6=str(prefix[int(IPv4Address(entry.address))]))
 
     def _answer(self, asked: dns.message.Message, entry: Entry) -> dns.message.Message:
         answer = dns.message.make_response(asked, recursion_available=True, our_payload=MAX_UDP)
@@ -135,6 +147,8 @@ class Authority:
             return [f'"dnsaddr={addr}"' for addr in entry.dnsaddr]
         if wanted.rdtype == dns.rdatatype.A and not prefixed and entry.address is not None:
             return [entry.address]
+        if wanted.rdtype == dns.rdatatype.AAAA and not prefixed and entry.address6 is not None:
+            return [entry.address6]
         return []
 
 

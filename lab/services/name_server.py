@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from lab.kernel.namespace import Namespace
 from lab.plan.zone import DnsPlan
@@ -20,63 +20,65 @@ IDLE: Final = 10.0
 "Seconds that a connection may be silent (RFC 7766 §6.2.3)."
 _LENGTH = struct.Struct("!H")
 
+Source: TypeAlias = tuple[Any, ...]
+"a socket's address: of IPv6 it has four parts"
+
 
 class NameServer:
     """A server from `start` to `close`. `on_reply` hears of every question that is one."""
 
     def __init__(self, plan: DnsPlan, on_reply: Callable[[Reply], None]) -> None:
         self.authority = Authority(plan)
-        self._address = plan.address
+        self._addresses = plan.addresses
         self._on_reply = on_reply
-        self._transport: asyncio.DatagramTransport | None = None
-        self._server: asyncio.Server | None = None
+        self._transports: list[asyncio.DatagramTransport] = []
+        self._servers: list[asyncio.Server] = []
+        "each one for every address"
         self._waiting: set[asyncio.TimerHandle] = set()
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, space: Namespace) -> None:
         """Listen; raises OSError where it cannot."""
         loop = asyncio.get_running_loop()
-        datagrams, connections = (_bound(space, kind, self._address) for kind in ("udp", "tcp"))
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
-        self._server = await asyncio.start_server(self._accept, sock=connections)
+        for address in self._addresses:
+            datagrams, connections = (_bound(space, kind, address) for kind in ("udp", "tcp"))
+            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
+            self._transports.append(transport)
+            self._servers.append(await asyncio.start_server(self._accept, sock=connections))
 
     async def close(self) -> None:
         """Stop, and answer nobody any more."""
         for handle in self._waiting:
             handle.cancel()
         self._waiting.clear()
-        if self._transport is not None:
-            self._transport.close()
-        if self._server is not None:
-            self._server.close()
+        for transport in self._transports:
+            transport.close()
+        for server in self._servers:
+            server.close()
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    def datagram(self, data: bytes, source: tuple[str, int]) -> None:
+    def datagram(self, transport: asyncio.DatagramTransport, data: bytes, source: Source) -> None:
         """Answer a question that came by UDP."""
-        reply = self._ask(data, by_tcp=False)
+        reply = self._ask(data, by_tcp=False, source=source)
         if reply is None or reply.wire is None:
             return
         if not reply.delay:
-            self._send(reply.wire, source)
+            transport.sendto(reply.wire, source)
         elif len(self._waiting) < MAX_WAITING:
-            self._send_later(reply.wire, source, reply.delay)
+            self._send_later(transport, reply.wire, source, reply.delay)
 
-    def _send_later(self, wire: bytes, source: tuple[str, int], delay: float) -> None:
+    def _send_later(self, transport: asyncio.DatagramTransport, wire: bytes, source: Source, delay: float) -> None:
         def send() -> None:
             self._waiting.discard(handle)
-            self._send(wire, source)
+            transport.sendto(wire, source)
 
         handle = asyncio.get_running_loop().call_later(delay, send)
         self._waiting.add(handle)
 
-    def _send(self, wire: bytes, source: tuple[str, int]) -> None:
-        if self._transport is not None:
-            self._transport.sendto(wire, source)
-
-    def _ask(self, data: bytes, *, by_tcp: bool) -> Reply | None:
-        reply = self.authority.reply(data, by_tcp=by_tcp)
+    def _ask(self, data: bytes, *, by_tcp: bool, source: Source) -> Reply | None:
+        reply = self.authority.reply(data, by_tcp=by_tcp, by_ipv6=":" in source[0])
         if reply is not None:
             self._on_reply(reply)
         return reply
@@ -101,7 +103,7 @@ class NameServer:
             async with asyncio.timeout(IDLE):
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                 question = await reader.readexactly(length)
-            reply = self._ask(question, by_tcp=True)
+            reply = self._ask(question, by_tcp=True, source=writer.get_extra_info("peername"))
             if reply is None:
                 return
             if reply.wire is not None:
@@ -115,12 +117,16 @@ class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, server: NameServer) -> None:
         self._server = server
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._server.datagram(data, addr)
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Source) -> None:
+        self._server.datagram(self._transport, data, addr)
 
 
 def _bound(space: Namespace, kind: str, address: str) -> socket.socket:
-    made = space.socket(socket.AF_INET, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = space.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setblocking(False)

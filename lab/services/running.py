@@ -58,11 +58,11 @@ async def _start_name_server(
     plan = network.plan.dns
     if plan is None:
         return None
-    await asyncio.to_thread(use_name_server, plan.address)
+    await asyncio.to_thread(use_name_server, *plan.addresses)
     server = NameServer(plan, on_reply)
     owned.push_async_callback(server.close)
     try:
         await server.start(network.spaces[plan.space])
     except OSError as error:
-        raise KernelError(f"no name server at {plan.address}: {error.strerror}") from error
+        raise KernelError(f"no name server at {' and '.join(plan.addresses)}: {error.strerror}") from error
     return server
