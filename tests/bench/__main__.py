@@ -1,6 +1,6 @@
 """The project's numbers, as ratios within one run where there is something to compare with.
 
-    python -m tests.bench [lab] [node] [throughput] [matrix]     all of them by default; `make bench`
+    python -m tests.bench [lab] [node] [throughput] [quic] [interop] [matrix] [predict]   all by default; `make bench`
 
 Prints tables and keeps everything in `.bench/results.json`. No number fails anything: machines differ.
 """
@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from tests.bench import labs, matrices, nodes, throughput
+from tests.bench import interop, labs, matrices, nodes, predictions, quic, throughput
 from tests.bench.figures import Section, keep, show
 from tests.bench.foreign import PLACE
 from tests.bench.program import BenchError
 
-NAMES = ("lab", "node", "throughput", "matrix")
+NAMES = ("lab", "node", "throughput", "quic", "interop", "matrix", "predict")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,7 +28,10 @@ def main(arguments: Sequence[str]) -> int:
         "lab": lambda: labs.run(options.builds, options.labs),
         "node": lambda: nodes.run(options.starts, options.rounds, options.handshakes),
         "throughput": lambda: throughput.run(options.mib, options.rounds),
+        "quic": lambda: quic.run(max(1, options.mib // 16), options.rounds, options.handshakes),
+        "interop": lambda: interop.run(max(16, options.mib // 8), options.rounds, max(10, options.handshakes // 6)),
         "matrix": lambda: matrices.run(options.repeat),
+        "predict": lambda: predictions.run(options.punches, options.link),
     }
     console, failed = Console(), False
     for name in dict.fromkeys(options.parts or NAMES):
@@ -57,8 +60,10 @@ def _parser() -> argparse.ArgumentParser:
         ("rounds", 5, "rounds of handshakes and of throughput"),
         ("mib", 512, "MiB that our node moves in one transfer"),
         ("repeat", 1, "whole matrices in a row"),
+        ("punches", 3, "rounds of each pair whose ports are predicted"),
     ):
         parser.add_argument(f"--{option}", type=_count, default=default, metavar="N", help=f"{help} ({default})")
+    parser.add_argument("--link", metavar="WORDS", help="uplinks of those pairs, as `latency=20ms loss=1%%` (ideal)")
     return parser
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from lab.files import write_whole
 from lab.run.machine import this_machine
 
 FORMAT: Final = 1
@@ -82,9 +83,7 @@ def keep(section: Section, path: Path) -> None:
     sections[section.name] = {"at": time.time(), "title": section.title, "figures": figures, "notes": section.notes}
     text = json.dumps({"format": FORMAT, "machine": asdict(this_machine()), "sections": sections}, indent=1)
     path.parent.mkdir(exist_ok=True)
-    fresh = path.with_name(f".{path.name}")
-    fresh.write_text(text + "\n", "utf-8")
-    fresh.replace(path)
+    write_whole(path, text + "\n")
 
 
 def _sections(path: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Their programs share one shape:
 
-    PROGRAM listen                       prints an address, answers until its stdin ends
+    PROGRAM listen [ADDRESS]             prints an address, answers until its stdin ends
     PROGRAM dial ADDRESS UP DOWN TIMES   prints TIMES lines {"upload_seconds": …, "download_seconds": …}
+    PROGRAM greet ADDRESS TIMES          prints {"dials_per_second": …}; where handshakes are compared
 """
 
 from __future__ import annotations

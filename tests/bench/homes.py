@@ -25,15 +25,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab.kernel.link import Links, VethEnd
-from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
 from lab.kernel.sandbox import fork_into_sandbox
 from lab.model.topology import parse
 from lab.plan.build import build
-
-GONE_WITHIN = 30.0
-"Seconds for the kernel to take everything down; the usual is a tenth of one."
+from tests.bench.witness import everything_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,27 +101,12 @@ def _measure(count: int) -> Round:
     built = time.perf_counter()
     kernel, process = available - _available(), _resident() - resident
     ours = {f"net:[{os.fstat(space.fd).st_ino}]" for space in network.spaces.values()}
-    with Namespace("witness") as witness:
-        last = Namespace("last")
-        with Links(witness) as links:
-            links.add_veth(VethEnd(2, "w0"), VethEnd(2, "w1"), last)
+    with everything_gone():
         closing = time.perf_counter()
         network.close()
-        last.close()
-        _await_alone(witness)
     gone = time.perf_counter()
     left, held = _descriptors() - descriptors, tuple(sorted(ours & set(_held_namespaces())))
     return Round(len(plan.spaces), planned - start, built - begun, gone - closing, kernel, process, left, held)
-
-
-def _await_alone(witness: Namespace) -> None:
-    deadline = time.monotonic() + GONE_WITHIN
-    while time.monotonic() < deadline:
-        with witness.entered():
-            if "w0" not in (name for _, name in socket.if_nameindex()):
-                return
-        time.sleep(0.001)
-    raise TimeoutError(f"the kernel has not taken everything down within {GONE_WITHIN:g} s")
 
 
 def _interfaces() -> list[str]:

@@ -83,7 +83,7 @@ def _start(command: Sequence[str]) -> Start:
 
 def _look(program: Program, began: float) -> Start:
     seconds, cpu = time.perf_counter() - began, program.cpu()
-    time.sleep(IDLE)
+    time.sleep(IDLE)  # memory is that of a program at rest, and none says when it is
     return Start(seconds, cpu, _resident(program.pid))
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 "The checkout."
@@ -41,7 +41,7 @@ class Program:
         )
         self._timer = threading.Timer(DEADLINE, self._process.kill)
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Self:
         self._timer.daemon = True
         self._timer.start()
         return self
@@ -101,24 +101,21 @@ class Program:
         return f": {lines[-1]}" if lines else ""
 
 
-class Node(Program):
-    """One of our nodes, spoken to by the peers' contract."""
+LISTEN: Final = "/ip4/127.0.0.1/tcp/0"
+"Where a node listens unless told otherwise."
 
-    def __init__(self, name: str) -> None:
-        command = ["-P", "-m", "node", "--name", name, "--listen", "/ip4/127.0.0.1/tcp/0", "--log-level", "warning"]
-        # A node starts from compiled modules, as in a lab, whatever the benchmark's own environment says.
-        super().__init__([sys.executable, *command], {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""})
+
+class Peer(Program):
+    """A program that speaks the peers' contract (docs/contract.md)."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        super().__init__(argv, env)
         self._id = 0
 
-    def __enter__(self) -> Node:
-        super().__enter__()
-        return self
-
     def ready(self) -> str:
-        """Wait for its first line; returns its address."""
-        said = self.json()
-        if said.get("event") != "ready":
-            raise BenchError(f"a node's first line was {said}, not that it is ready")
+        """Wait until it says that it is ready; returns its address. What it tells before is skipped."""
+        while (said := self.json()).get("event") != "ready":
+            continue
         return f"{said['addrs'][0].partition('/p2p/')[0]}/p2p/{said['peer']}"
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
@@ -131,3 +128,12 @@ class Node(Program):
         if isinstance(answer, dict):
             return answer
         raise BenchError(f"a node could not {do}: {said.get('why', said)}")
+
+
+class Node(Peer):
+    """One of our nodes."""
+
+    def __init__(self, name: str, *flags: str, listen: str = LISTEN) -> None:
+        command = ["-P", "-m", "node", "--name", name, "--listen", listen, "--log-level", "warning", *flags]
+        # A node starts from compiled modules, as in a lab, whatever the benchmark's own environment says.
+        super().__init__([sys.executable, *command], {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""})

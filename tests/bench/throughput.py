@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.bench.figures import Figure, Section
 from tests.bench.foreign import Foreign, available
-from tests.bench.program import BenchError, Node, Program
+from tests.bench.program import LISTEN, BenchError, Node, Program
 
 MIB: Final = 1 << 20
 MIB_PER_S: Final = "MiB/s"
@@ -46,9 +46,10 @@ def run(mib: int, rounds: int) -> Section:
     """Measure all, `rounds` times; transfers of our node are of `mib` MiB."""
     foreign, notes = available()
     contenders = [
-        Contender("raw", 2.0, lambda amount, times: _by_programs(_bare("raw"), amount, times)),
-        Contender("pipe", 1.5, lambda amount, times: _by_programs(_bare("pipe"), amount, times)),
-        Contender("ours", 1.0, _by_nodes),
+        Contender("raw", 2.0, lambda amount, times: by_programs(_bare("raw"), amount, times)),
+        Contender("pipe", 1.5, lambda amount, times: by_programs(_bare("pipe"), amount, times)),
+        Contender("ours", 1.0, by_nodes),
+        Contender("ours, TLS", 1.0, lambda amount, times: by_nodes(amount, times, "--security", "tls")),
     ]
     contenders += [_contender(each) for each in foreign]
     measured: dict[str, list[Rates]] = {contender.name: [] for contender in contenders}
@@ -69,6 +70,9 @@ def _figures(measured: dict[str, list[Rates]], foreign: Sequence[str]) -> tuple[
     slower = Figure("", MIB_PER_S, tuple(map(min, up.values, down.values)))
     rates, ratios = [_ups("raw asyncio TCP", measured["raw"]), pipe, up, down], []
     ratios.append(slower.over(pipe, "ours, slower way / pipe", "≥ 0.65"))
+    for noise, tls in zip((up, down), _both("our node, TLS", measured["ours, TLS"]), strict=True):
+        rates.append(tls)
+        ratios.append(tls.over(noise, f"{tls.name} / Noise"))
     for name in foreign:
         aim = "≥ 7" if name.startswith("py") else "≥ 3"
         for ours, theirs in zip((up, down), _both(name, measured[name]), strict=True):
@@ -84,6 +88,7 @@ def _costs(measured: dict[str, list[Rates]], foreign: Sequence[str]) -> Iterator
     }
     yield from costs.values()
     yield costs["pipe"].over(costs["ours"], "CPU, pipe / ours")
+    yield costs["ours, TLS"].over(costs["ours"], "CPU, TLS / Noise")
     for name in foreign:
         yield costs[name].over(costs["ours"], f"CPU, {name} / ours")
 
@@ -99,16 +104,16 @@ def _both(name: str, rates: Sequence[Rates]) -> tuple[Figure, Figure]:
 
 def _contender(foreign: Foreign) -> Contender:
     share = 0.125 if foreign.name.startswith("py") else 0.25
-    return Contender(foreign.name, share, lambda mib, times: _by_programs(foreign.command, mib, times))
+    return Contender(foreign.name, share, lambda mib, times: by_programs(foreign.command, mib, times))
 
 
 def _bare(kind: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "tests.bench.bare", kind)
 
 
-def _by_programs(command: Sequence[str], mib: int, times: int) -> Iterator[Rates]:
+def by_programs(command: Sequence[str], mib: int, times: int, listen: Sequence[str] = ()) -> Iterator[Rates]:
     """By two programs of the shape that `tests.bench.foreign` describes."""
-    with Program([*command, "listen"]) as listener:
+    with Program([*command, "listen", *listen]) as listener:
         address, amount = listener.line(), str(mib * MIB)
         with Program([*command, "dial", address, amount, amount, str(times)]) as dialer:
             for _ in range(times):
@@ -121,10 +126,10 @@ def _by_programs(command: Sequence[str], mib: int, times: int) -> Iterator[Rates
                     yield Rates(mib / up, mib / down, spent.per_gib(2 * mib))
 
 
-def _by_nodes(mib: int, times: int) -> Iterator[Rates]:
+def by_nodes(mib: int, times: int, *flags: str, listen: str = LISTEN) -> Iterator[Rates]:
     """By two of our nodes, as the lab would ask them."""
     with ExitStack() as running:
-        listener, dialer = (running.enter_context(Node(name)) for name in ("listener", "dialer"))
+        listener, dialer = (running.enter_context(Node(name, *flags, listen=listen)) for name in ("listener", "dialer"))
         address = listener.ready()
         dialer.ready()
         peer = dialer.ask("dial", addr=address)["peer"]

@@ -39,5 +39,6 @@ def _await_alone(witness: Namespace) -> None:
         with witness.entered():
             if _END not in (name for _, name in socket.if_nameindex()):
                 return
+        # Looked for, not listened for: netlink would cost, and wake us, in the middle of what is measured.
         time.sleep(0.0005)
     raise BenchError(f"the kernel has not taken everything down within {GONE_WITHIN:g} s")

@@ -28,14 +28,14 @@ from node.errors import (
 from node.events import Circuit, CircuitStep, Connected, Path, PunchStage, PunchStep
 from node.host import Host, HostConfig
 from node.logic.dcutr import ADDRESSES, EXCHANGES, PunchPolicy
-from node.logic.limits import STREAMS, STREAMS_OF
+from node.logic.limits import SERVICE_LIMITS, Limit, Limits
 from node.logic.relay import RelayLimits
 from node.names import fields
 from node.names.keys import PrivateKey
 from node.names.multiaddr import Multiaddr
 from node.names.varint import Truncated
 from node.net.connection import Connection, Stream
-from node.net.negotiate import propose, respond
+from node.net.negotiate import respond
 from node.net.stream import ByteStream, read_frame, write_frame
 from node.protocols.dcutr import Dcutr
 from node.wire import dcutr
@@ -54,18 +54,13 @@ from node.wire.relay import (
     StopType,
 )
 from tests.support.connections import End
-from tests.support.hostile import HOSTILE, Arena, arena, rest, stranger
+from tests.support.hostile import HOSTILE, Arena, arena, rest, speak, stranger
 from tests.support.hosts import LOOPBACK, addr_of, run, watch
 
 MALLORY = PrivateKey.generate()
 SOMEBODY = PrivateKey.generate().peer_id()
 RELAY = HostConfig(relay_server=True, dcutr=False)
 RESERVE = HopMessage(HopType.RESERVE).to_bytes()
-
-
-async def speak(mallory: End, protocol: str) -> ByteStream:
-    _, stream = await propose(await mallory.muxed.open_stream(), [protocol])
-    return stream
 
 
 async def ask(stream: ByteStream, message: bytes) -> Status | None:
@@ -150,7 +145,7 @@ def test_many_names_behind_one_address_do_not_take_all_slots() -> None:
 def test_requests_that_never_come_leave_streams_for_others() -> None:
     async def main() -> None:
         async with arena(RELAY) as node, stranger(node.victim, MALLORY) as mallory:
-            for _ in range(STREAMS_OF[HOP_PROTOCOL].each):
+            for _ in range(SERVICE_LIMITS["relay"][1].streams_in):
                 await speak(mallory, HOP_PROTOCOL)
             with pytest.raises(StreamReset):
                 await ask(await speak(mallory, HOP_PROTOCOL), RESERVE)
@@ -257,8 +252,9 @@ async def outside_relay() -> AsyncIterator[Host]:
 
 @asynccontextmanager
 async def hostile_host() -> AsyncIterator[Host]:
-    """A host whose protocols can be replaced by worse ones."""
-    async with Host(HostConfig(key=MALLORY, listen=(HOSTILE,), dcutr=False)) as host:
+    """A host whose protocols can be replaced by worse ones, and that opens streams without restraint."""
+    limits = Limits(services={}, service_peer=Limit())
+    async with Host(HostConfig(key=MALLORY, listen=(HOSTILE,), dcutr=False, limits=limits)) as host:
         yield host
 
 
@@ -330,17 +326,18 @@ def test_nonsense_on_a_circuit_ends_the_circuit_and_not_the_slot() -> None:
 
 
 def test_silence_on_circuits_ends_at_the_deadline_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.net.swarm.INBOUND_TIMEOUT", 0.5)
+    monkeypatch.setattr("node.net.swarm.INBOUND_TIMEOUT", 3.0)
 
     async def main() -> None:
         async with arena() as node, lying_relay(node) as relay:
-            circuits = [await circuit(relay) for _ in range(STREAMS.each)]
+            share = SERVICE_LIMITS["relay"][1].streams_in
+            circuits = [await circuit(relay) for _ in range(share)]
             with pytest.raises(StreamReset):
                 await circuit(relay)
             await node.serves()
             for stream in circuits:
                 await rest(stream)
-            await node.reports.error(DeadlineExceeded, "not upgraded within 0.5 s", times=STREAMS.each)
+            await node.reports.error(DeadlineExceeded, "not upgraded within 3.0 s", times=share)
 
     run(main)
 

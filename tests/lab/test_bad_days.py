@@ -93,6 +93,23 @@ def test_an_answer_of_unsupported_makes_the_cell_unsupported(inside: Inside, tmp
     inside(with_bob(source, tmp_path, judge))
 
 
+def test_a_flag_that_a_peer_does_not_have_makes_the_cell_unsupported_and_a_panic_of_go_does_not(
+    inside: Inside, tmp_path: Path
+) -> None:
+    def unsupported(cell: Cell, _: Evidence) -> None:
+        assert cell.verdict is Mark.UNSUPPORTED
+        assert cell.why == "bob does not start so: peer: unknown option '--state'"
+
+    def failed(cell: Cell, _: Evidence) -> None:
+        assert cell.verdict is Mark.FAILED
+        assert "goroutine 1 [running]" in cell.why
+
+    end = "import sys; print({!r}, file=sys.stderr); sys.exit(2)"
+    inside(with_bob(end.format("usage: …\npeer: unknown option '--state'"), tmp_path / "flag", unsupported))
+    panic = "panic: no\n\ngoroutine 1 [running]:\nmain.main()\n\t/src/go-libp2p/main.go:8 +0x25"
+    inside(with_bob(end.format(panic), tmp_path / "panic", failed))
+
+
 def test_nonsense_is_recorded_and_an_answer_without_its_fields_fails_the_cell(inside: Inside, tmp_path: Path) -> None:
     def judge(cell: Cell, evidence: Evidence) -> None:
         assert cell.verdict is Mark.FAILED
@@ -116,11 +133,11 @@ def test_a_line_without_end_is_cut_off_and_fails_the_cell(inside: Inside, tmp_pa
 def test_a_peer_that_never_answers_is_given_up_and_ended(
     inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.lab.READY_WITHIN", 0.5)
+    monkeypatch.setattr("lab.lab.READY_WITHIN", 5.0)
 
     def judge(cell: Cell, _: Evidence) -> None:
         assert cell.verdict is Mark.FAILED
-        assert "bob said no such ready within 0.5 s" in cell.why
+        assert "bob said no such ready within 5 s" in cell.why
 
     ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
     inside(with_bob(ignore, tmp_path, judge))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,24 @@ async def test_tcp_punches_where_udp_is_blocked(lab: Lab) -> None:
     assert (await lab.facts()).direct_flow("alice", "bob") is not None
 
 
+@topology("udp-blocked-quic")
+async def test_where_udp_is_blocked_quic_is_tried_first_and_tcp_carries(lab: Lab) -> None:
+    relay, alice = lab.peers("relay", "alice")
+    await alice.dial(relay.address)
+    await alice.saw("identified", within=15, where=lambda addrs=(), **_: any("quic-v1" in addr for addr in addrs))
+    await alice.ask("disconnect", peer=relay.peer_id)
+    async with lab.step("alice dials all that she knows of the relay"):
+        parted = time.time()
+        assert (await alice.echo(relay)).path == "direct"
+    assert {each["transport"] for each in (await alice.ask("connections"))["connections"]} == {"tcp"}
+
+    facts = await lab.facts()
+    assert facts.direct_flow(alice, relay, after=parted) is not None
+    tried = {p.interface for p in facts.packets if p.proto == "udp" and p.dst == relay.launch.address}
+    assert "alice/eth0" in tried, "QUIC was not tried"
+    assert "office/wan" not in tried
+
+
 @topology("web-only")
 async def test_web_only_reaches_a_relay_at_443_and_nothing_else(lab: Lab) -> None:
     assert await meet(lab) == "relayed"
@@ -97,6 +116,23 @@ async def test_web_only_reaches_a_relay_at_443_and_nothing_else(lab: Lab) -> Non
     assert tried, "alice did not even try to punch"
     own = [drop for drop in facts.punch("alice", "bob").drops if drop.outbound]
     assert {(drop.router, drop.why) for drop in own} == {("office", f"office {WEB_ONLY}")}
+
+
+@topology("web-only-ws")
+async def test_web_only_lets_a_websocket_carry_the_way_to_the_relay(lab: Lab) -> None:
+    relay, alice, bob = lab.peers("relay", "alice", "bob")
+    await bob.reserve(relay)
+    dialled = await alice.dial(bob.through(relay))
+    assert dialled.path == "relayed"
+    assert (await alice.echo(bob)).path == "relayed"
+    assert await alice.saw(
+        "connected", within=1, where=lambda path, transport, **_: (path, transport) == ("direct", "ws")
+    )
+    facts = await lab.facts()
+    assert facts.path("alice", "bob", "relay") is WirePath.RELAYED
+    ours = next(router.wan for router in lab.plan.routers if router.name == "office")
+    left = [packet for packet in facts.packets if packet.interface == "office/wan" and packet.src == ours]
+    assert {(packet.proto, packet.dport) for packet in left} == {("tcp", 80)}
 
 
 @topology("web-only-no-way")

@@ -10,10 +10,12 @@ from dataclasses import replace
 from lab.kernel.network import Network
 from lab.model.classical import cell_topology, probe_topology
 from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
+from lab.model.topology import load, parse
 from lab.plan.build import build
 from lab.plan.names import CORE
 from lab.plan.plan import Cable, Plan, Port, Route, RuleSet
 from lab.run import leaks
+from lab.run.library import OURS
 
 Inside = Callable[[Callable[[], None]], None]
 
@@ -52,6 +54,46 @@ def test_two_homes_leak_nothing(inside: Inside) -> None:
     inside(check)
 
 
+def test_translated_networks_of_ipv6_leak_nothing(inside: Inside) -> None:
+    def check() -> None:
+        for name in ("nat66-pair", "npt-pair"):
+            plan = build(load(OURS / f"{name}.toml"), 1)
+            assert asyncio.run(leaks_of(plan, plan)) == []
+
+    inside(check)
+
+
+def test_a_nat_of_ipv6_that_routes_straight_into_its_lan_is_found(inside: Inside) -> None:
+    def check() -> None:
+        plan = build(load(OURS / "nat66-pair.toml"), 1)
+        found = asyncio.run(leaks_of(with_rules(plan, "home-a", ROUTED, "counter"), plan))
+        assert found == [f"home-a routes {kind} from the internet straight to alice" for kind in ("UDP", "a TCP SYN")]
+
+    inside(check)
+
+
+def test_a_router_that_lets_the_internet_use_its_inner_prefix_is_found(inside: Inside) -> None:
+    def check() -> None:
+        text = (OURS / "npt-pair.toml").read_text().replace('ipv6  = "address-and-port"', 'ipv6 = "open"')
+        plan = build(parse(text, "open.toml"), 1)
+        assert asyncio.run(leaks_of(plan, plan)) == []
+        found = asyncio.run(leaks_of(with_rules(plan, "home-a", ROUTED, "counter"), plan))
+        assert found == [f"home-a routes {kind} from the internet straight to alice" for kind in ("UDP", "a TCP SYN")]
+
+    inside(check)
+
+
+def test_a_way_to_a_private_ipv6_address_is_found(inside: Inside) -> None:
+    def check() -> None:
+        plan = build(load(OURS / "nat66-pair.toml"), 1)
+        route = Route(CORE, "fd11:1:2::/64", "2a11:0:2::2", "home-b")
+        real = with_rules(replace(plan, routes=(*plan.routes, route)), "home-b", ROUTED, "counter")
+        found = asyncio.run(leaks_of(real, plan))
+        assert "a packet of alice to fd11:1:2::10 arrives at bob, past home-b" in found
+
+    inside(check)
+
+
 def test_two_hosts_of_one_lan_may_hear_each_other(inside: Inside) -> None:
     def check() -> None:
         plan = build(probe_topology(FULL_CONE), 1)
@@ -80,6 +122,19 @@ def test_a_forwarded_port_is_found(inside: Inside) -> None:
         assert asyncio.run(leaks_of(plan, two_homes())) == [
             "home-a lets a TCP SYN that nobody asked for in to alice",
         ]
+
+    inside(check)
+
+
+def test_a_port_forwarded_from_another_address_of_a_pool_is_found(inside: Inside) -> None:
+    def check() -> None:
+        plan = build(probe_topology(replace(FULL_CONE, public_addresses=2)), 1)
+        second = plan.routers[0].publics[1]
+        rule = f"iifname wan ip daddr {second} udp dport 4001 dnat to 192.168.1.10;"
+        forwarded = f"chain dstnat {{\n type nat hook prerouting priority -90; {rule}}}\nchain others {{"
+        leaking = with_rules(plan, "router", "chain dstnat {", forwarded)
+        assert asyncio.run(leaks_of(plan, plan)) == []
+        assert asyncio.run(leaks_of(leaking, plan)) == ["router lets UDP that nobody asked for in to host-a"]
 
     inside(check)
 

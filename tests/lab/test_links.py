@@ -6,16 +6,13 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from lab.errors import KernelError
-from lab.kernel import netem as kernel_netem
-from lab.kernel import nft
-from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
 from lab.kernel.shaping import USERSPACE, UserspaceLinks
 from lab.lab import Lab
@@ -24,14 +21,12 @@ from lab.model.topology import parse
 from lab.observe.quality import Train, compare, delay
 from lab.peers.handle import Peer
 from lab.plan.build import build
-from lab.plan.names import CORE
-from lab.plan.netem import class_rules, commands
 from lab.plan.plan import Plan
-from lab.run.links import CASES, Case, measure_cases
+from lab.run.links import BURSTS, CASES, Case, measure_cases, missed
 from lab.run.plugin import topology
+from tests.lab.round_trips import DEADLINE, address_of, round_trip, udp
 
 Inside = Callable[[Callable[[], None]], None]
-DEADLINE = 10.0
 THREE = """
 name = "three"
 [region.eu]
@@ -61,31 +56,6 @@ def plan(one: str = "{}", home: str = "{}") -> Plan:
     return build(parse(THREE.format(one=one, home=home), "three.toml"), seed=1)
 
 
-def udp(ns: Namespace, port: int = 0) -> socket.socket:
-    sock = ns.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.settimeout(DEADLINE)
-    sock.bind(("", port))
-    return sock
-
-
-def address_of(network: Network, peer: str) -> str:
-    return next(launch.address for launch in network.plan.launches if launch.peer == peer)
-
-
-def round_trip(network: Network, near: str, far: str, data: bytes = b"probe") -> float:
-    """Seconds from one host to another and back, the shortest of five: a busy machine only adds to it, as ARP does."""
-    shortest = DEADLINE
-    with udp(network.spaces[near]) as here, udp(network.spaces[far], 7000) as there:
-        for _ in range(5):
-            began = time.monotonic()
-            here.sendto(data, (address_of(network, far), 7000))
-            received, source = there.recvfrom(2000)
-            there.sendto(received, source)
-            here.recv(2000)
-            shortest = min(shortest, time.monotonic() - began)
-    return shortest
-
-
 def arrives(sock: socket.socket, within: float) -> bool:
     return bool(select.select([sock], (), (), within)[0])
 
@@ -97,13 +67,30 @@ def userspace(network: Network) -> UserspaceLinks:
 
 def test_every_impairment_measures_as_it_was_asked_for(inside: Inside) -> None:
     def check() -> None:
-        trains, _ = measure_cases(CASES)
-        rows = [row for case in CASES for row in compare(case.name, case.asked, trains[case.name])]
+        cases = (*CASES, *(replace(case, count=12_000, rate=2400) for case in BURSTS))
+        trains, _ = measure_cases(cases)
+        rows = [row for case in cases for row in compare(case.name, case.asked, trains[case.name])]
         # Of delays only the shorter ones are the link's own, while other tests want the processor.
         assert not [row for row in rows if not row.ok and row.unit != "s"]
         for case in CASES:
             if case.asked.latency and not case.asked.jitter and not case.asked.reorder:
                 assert abs(delay(trains[case.name], 0.2) - case.asked.latency) < 0.0005
+
+    inside(check)
+
+
+def test_a_probe_that_found_no_room_where_it_was_to_be_read_is_no_loss_of_the_link(inside: Inside) -> None:
+    def check() -> None:
+        with Network.build(build(parse(WITHOUT, "w.toml"), 1)) as network, udp(network.spaces["two"], 7000) as there:
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with udp(network.spaces["one"]) as here:
+                for _ in range(100):
+                    here.sendto(b"probe", (address_of(network, "two"), 7000))
+            count = 0
+            while arrives(there, 0.2):
+                count += len(there.recv(10)) == 5
+            assert 0 < count < 100
+            assert missed(there) == 100 - count
 
     inside(check)
 
@@ -177,9 +164,9 @@ def test_a_link_may_begin_and_end_while_the_network_runs(inside: Inside) -> None
     inside(check)
 
 
-def test_only_neighbours_of_the_core_have_links(inside: Inside) -> None:
+def test_a_cable_that_was_given_no_link_has_none(inside: Inside) -> None:
     def check() -> None:
-        told = "alice has no link to the internet; those that have: home, one"
+        told = "alice has no link of its own; those that have: home, one"
         with Network.build(plan()) as network, pytest.raises(KernelError, match=told):
             network.set_link("alice", Impairment(latency=0.1))
 
@@ -199,6 +186,35 @@ def test_a_link_whose_program_was_killed_carries_nothing_and_says_so(inside: Ins
             assert "ended with status -9" in links.problems()[0]
             with pytest.raises(KernelError, match="the userspace link has ended"):
                 network.set_link("one", Impairment(latency=0.1))
+
+    inside(check)
+
+
+def test_a_link_that_reads_late_lets_go_in_time(inside: Inside) -> None:
+    def check() -> None:
+        with (
+            Network.build(plan('{ up = { latency = "300ms" } }')) as network,
+            udp(network.spaces["two"], 7000) as there,
+        ):
+            network.shape(USERSPACE)
+            pid, target = userspace(network).pid, (address_of(network, "two"), 7000)
+            with udp(network.spaces["one"]) as here:
+                # Before the first packet the kernel may not take the time yet.
+                here.sendto(b"first", target)
+                assert there.recv(10) == b"first"
+                stopped = took = 1.0
+                deadline = time.monotonic() + DEADLINE
+                # A busy machine lets us look late, too; a link that counts from when it reads is never early.
+                while took > 0.3 + stopped / 2 and time.monotonic() < deadline:
+                    os.kill(pid, signal.SIGSTOP)
+                    began = time.monotonic()
+                    here.sendto(b"probe", target)
+                    assert not arrives(there, 0.1)
+                    os.kill(pid, signal.SIGCONT)
+                    stopped = time.monotonic() - began
+                    assert there.recv(10) == b"probe"
+                    took = time.monotonic() - began
+                assert 0.3 <= took <= 0.3 + stopped / 2
 
     inside(check)
 
@@ -245,58 +261,6 @@ def too_large(network: Network) -> bool:
         poll = select.poll()
         poll.register(here, 0)
         return bool(poll.poll(300))
-
-
-def test_tc_understands_what_it_is_told(inside: Inside) -> None:
-    def check() -> None:
-        asked = (
-            '{ latency = "20ms", jitter = "5ms", loss = "2%", loss-burst = 4, duplicate = "1%", reorder = "1%",'
-            ' corrupt = "1%", rate = "10Mbit", buffer = "50ms" }'
-        )
-        with Network.build(plan(asked, asked)) as network:
-            nft.load(network.spaces[CORE], class_rules(network.plan.shaping))
-            for name, space in network.spaces.items():
-                lines = commands(network.plan.shaping, name)
-                if not lines:
-                    continue
-                if kernel_netem.available(space):
-                    kernel_netem.tc(space, lines)
-                    continue
-                # The rest of the tree is real where netem is not; its own arguments are at least parsed.
-                kernel_netem.tc(space, tuple(without_netem(line) for line in lines))
-                for line in lines:
-                    if " netem " in line:
-                        assert "qdisc kind is unknown" in tc_complaint(space, line.split(" netem ")[1])
-                assert "kind is unknown" not in tc_complaint(network.spaces["one"], "delay soon")
-
-    inside(check)
-
-
-def test_packets_from_afar_have_a_class_of_their_own(inside: Inside) -> None:
-    def check() -> None:
-        with Network.build(plan()) as network:
-            core, shaping = network.spaces[CORE], network.plan.shaping
-            nft.load(core, class_rules(shaping))
-            kernel_netem.tc(core, tuple(without_netem(line) for line in commands(shaping, CORE)))
-            round_trip(network, "three", "four")
-            with core.entered():
-                told = subprocess.run(
-                    ["tc", "-s", "class", "show", "dev", "four"], capture_output=True, text=True, check=True
-                )
-            assert "Sent 235 bytes 5 pkt" in told.stdout.split("class htb 1:b ")[1]
-
-    inside(check)
-
-
-def without_netem(line: str) -> str:
-    other = "tbf rate 1gbit burst 10000 limit 100000" if " root " in line else "pfifo"
-    return f"{line.split(' netem ')[0]} {other}" if " netem " in line else line
-
-
-def tc_complaint(space: Namespace, netem: str) -> str:
-    line = f"qdisc add dev lo root netem {netem}"
-    with space.entered():
-        return subprocess.run(["tc", *line.split()], capture_output=True, text=True, check=False).stderr
 
 
 async def meet(lab: Lab) -> float:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import ipaddress
+import os
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,12 +20,16 @@ from lab.errors import KernelError
 from lab.kernel import nft
 from lab.kernel.namespace import Namespace
 from lab.kernel.network import Network
+from lab.model.classical import probe_topology
+from lab.model.ipv6 import Ip
+from lab.model.presets import PRESETS
 from lab.model.topology import parse
 from lab.plan.build import build
 from lab.plan.plan import Plan, Route, RuleSet
 
 Inside = Callable[[Callable[[], None]], None]
 DEADLINE = 10.0
+RTF_LOCAL = 0x80000000
 TWO_HOMES = """
 name = "two-homes"
 summary = "Two homes and a public peer."
@@ -228,3 +237,43 @@ def test_a_closed_namespace_cannot_be_entered(inside: Inside) -> None:
             pass
 
     inside(check)
+
+
+def test_a_network_is_there_when_its_ipv6_addresses_are_on_a_busy_machine_too(inside: Inside) -> None:
+    plan = build(probe_topology(PRESETS["full-cone"].nat, "probe", Ip.V6), 1)
+    ports = (*plan.loose, *(end for cable in plan.cables for end in (cable.a, cable.b)))
+    wanted = {(port.space, address.partition("/")[0]) for port in ports for address in port.addresses}
+
+    def missing(_: int) -> set[tuple[str, str]]:
+        with Network.build(plan) as network:
+            return wanted - {(name, address) for name, ns in network.spaces.items() for address in local(ns)}
+
+    def check() -> None:
+        # The kernel takes addresses in a work queue, which waits for a processor and for networks that come and go.
+        with busy(programs=4 * (os.cpu_count() or 1)), ThreadPoolExecutor(8) as pool:
+            assert set().union(*pool.map(missing, range(48))) == set()
+
+    inside(check)
+
+
+def local(ns: Namespace) -> list[str]:
+    """The IPv6 addresses whose packets a namespace keeps for itself."""
+    with ns.entered():
+        routes = [line.split() for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()]
+    return [
+        str(ipaddress.IPv6Address(int(route[0], 16)))
+        for route in routes
+        if route[1] == "80" and int(route[8], 16) & RTF_LOCAL
+    ]
+
+
+@contextmanager
+def busy(programs: int) -> Iterator[None]:
+    """So many programs that each want a processor."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(programs)]
+    try:
+        yield
+    finally:
+        for program in running:
+            program.kill()
+            program.wait()

@@ -55,7 +55,7 @@ def test_a_program_runs_in_its_namespace_and_the_loop_stays_where_it_was(inside:
         async def look() -> None:
             while True:
                 seen.add(here())
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # a look at each turn of the loop
 
         with Namespace("there") as ns:
             looking = asyncio.create_task(look())
@@ -102,6 +102,17 @@ def test_a_program_that_does_not_mind_sigterm_is_killed_with_its_children(inside
             await gone.wait()
             asyncio.get_running_loop().remove_reader(child)
             os.close(child)
+
+    inside(lambda: within_deadline(main()))
+
+
+def test_who_has_left_the_session_with_its_pipes_holds_up_nobody(inside: Inside, tmp_path: Path) -> None:
+    async def main() -> None:
+        with Namespace("there") as ns:
+            leaves = "trap '' TERM; setsid sh -c 'echo away; exec sleep 1000' & wait; wait"
+            process = await shell(ns, leaves, tmp_path)
+            assert await line(process) == "away\n"
+            assert await terminate(process, grace=0.1) == -9
 
     inside(lambda: within_deadline(main()))
 

@@ -39,6 +39,19 @@ async def test_dcutr_replaces_the_relayed_path(lab: Lab) -> None:
     assert {end.address for end in flow.ends} == {router.wan for router in lab.plan.routers}
 
 
+@topology("full-cone-pair")
+async def test_a_full_cone_lets_the_first_syn_in(lab: Lab) -> None:
+    _, alice, bob = lab.peers("relay", "alice", "bob")
+    await meet(lab)
+
+    assert (await alice.echo(bob)).path == "direct"
+    facts = await lab.facts()
+    flow = facts.direct_flow(alice, bob)
+    assert flow is not None
+    assert {end.address for end in flow.ends} == {router.wan for router in lab.plan.routers}
+    assert not [drop for drop in facts.punch(alice, bob).drops if "lets in only" in drop.why]
+
+
 @topology("symmetric-pair")
 async def test_two_symmetric_nats_leave_the_path_relayed(lab: Lab) -> None:
     relay, alice, bob = lab.peers("relay", "alice", "bob")

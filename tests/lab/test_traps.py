@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from lab.model.classical import probe_topology
+from lab.model.nat import Filtering, Mapping, Nat, Ports
 from lab.model.presets import PRESETS
 from lab.plan.build import build
 from lab.plan.plan import Plan, RuleSet
@@ -82,3 +84,23 @@ def test_a_dmz_host_lets_the_early_packet_through(inside: Inside) -> None:
         assert "was to be dropped, and passed" in fallen[EARLY_TCP]
 
     inside(check)
+
+
+def test_no_early_packet_goes_to_a_port_that_the_probe_itself_has_mapped(inside: Inside) -> None:
+    """Where two want one port, this NAT gives the next that it counts; here a host's own ports are among those."""
+    counting = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.PRESERVING_THEN_SEQUENTIAL)
+    plan = build(probe_topology(counting), 1)
+    first = re.search(r"map pool .*? elements = \{ 0 : (\d+)", plan.rules[0].text)
+    assert first is not None
+    few = ("ipv4/ip_local_port_range", f"{first[1]} {int(first[1]) + 14}")
+    spaces = tuple(
+        replace(each, sysctls=(*each.sysctls, few)) if each.name == "host-a" else each for each in plan.spaces
+    )
+
+    async def main() -> None:
+        several = (certify_alone(replace(plan, spaces=spaces)) for _ in range(6))
+        traps = [trap for certificate in await asyncio.gather(*several) for trap in certificate.traps]
+        assert len(traps) == 6 * 4
+        assert [trap for trap in traps if not trap.ok] == []
+
+    inside(lambda: asyncio.run(main()))

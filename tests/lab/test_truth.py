@@ -6,22 +6,43 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 
-from lab.run.truth import OFFSETS, TRANSPORTS, families, field, punches_of_a_round, try_rounds
+import pytest
+
+from lab.errors import LabError
+from lab.kernel.network import Network
+from lab.model.classical import cell_topology
+from lab.model.ipv6 import Ip
+from lab.plan.build import build
+from lab.run.truth import OFFSETS, TRANSPORTS, Punch, _try, families, field, punches_of_a_round, try_rounds
 
 Inside = Callable[[Callable[[], None]], None]
 
-SAMPLE = 250
+SAMPLE = 200
 "punches; `punchlab truth` tries all"
 
 
-def test_what_the_oracle_predicts_is_what_a_bare_puncher_sees(inside: Inside) -> None:
+@pytest.mark.parametrize("ip", [Ip.V4, Ip.V6], ids=lambda ip: ip.value)
+def test_what_the_oracle_predicts_is_what_a_bare_puncher_sees(inside: Inside, ip: Ip) -> None:
     def check() -> None:
-        tried = asyncio.run(try_rounds(1, seed=3, sample=SAMPLE))
+        tried = asyncio.run(try_rounds(1, seed=3, ip=ip, sample=SAMPLE))
         assert [str(punch) for punch in tried if not punch.agrees] == []
         assert len(tried) == SAMPLE
         outcomes = Counter((punch.transport, punch.seen) for punch in tried)
         assert set(outcomes) == {("udp", True), ("udp", False), ("tcp", True), ("tcp", False)}
+
+    inside(check)
+
+
+def test_a_rendezvous_that_does_not_answer_is_told_in_one_line(inside: Inside) -> None:
+    def check() -> None:
+        plan = build(cell_topology("home", "home"), 1)
+        with Network.build(plan) as network:
+            punch = Punch("alice", "bob", None, None, "tcp", 0.0, predicted=True, why="")
+            trying = _try([punch, punch], network.spaces, (plan.vantages[0], 9), count(10_000), lambda _: None)
+            with pytest.raises(LabError, match="the rendezvous did not answer"):
+                asyncio.run(trying)
 
     inside(check)
 

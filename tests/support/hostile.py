@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from node.errors import ConnectionClosed, StreamReset
 from node.events import Disconnected, Path
 from node.host import Host, HostConfig
+from node.logic.protection import Security
 from node.names.keys import PrivateKey
 from node.names.multiaddr import Multiaddr
 from node.names.peerid import PeerId
@@ -34,7 +35,8 @@ from node.net.stream import ByteStream, RawConnection, read_exactly
 from node.net.tcp import TcpTransport
 from node.net.upgrade import Role, upgrade
 from node.wire.framing import encode_frame
-from node.wire.noise import DataReceived, HandshakeState
+from node.wire.noise import HandshakeState
+from node.wire.security_events import DataReceived
 from node.wire.yamux import PROTOCOL as YAMUX
 from node.wire.yamux_frames import HEADER, GoAwayCode, Kind, pack
 from tests.support.connections import End
@@ -267,7 +269,7 @@ async def session(
     """A secured connection; with `muxers` empty the muxer is still to be negotiated."""
     async with wire(host, source) as raw:
         await propose(raw, ["/noise"])
-        secured = await secure("/noise", raw, key=key, initiator=True, expected=host.peer_id, muxers=muxers)
+        secured = await secure(Security.NOISE, raw, key=key, initiator=True, expected=host.peer_id, muxers=muxers)
         yield Session(raw, secured, bytearray(secured.ahead))
 
 
@@ -290,3 +292,9 @@ async def stranger(host: Host, key: PrivateKey, source: Multiaddr = HOSTILE) -> 
             yield end
         finally:
             await muxed.close()
+
+
+async def speak(mallory: End, protocol: str) -> ByteStream:
+    """A stream of the protocol on such a connection."""
+    _, stream = await propose(await mallory.muxed.open_stream(), [protocol])
+    return stream

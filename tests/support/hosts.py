@@ -60,11 +60,11 @@ def addr_of(host: Host) -> Multiaddr:
     return host.listen_addrs()[0].with_peer(host.peer_id)
 
 
-def run(main: Callable[[], Awaitable[None]]) -> None:
+def run(main: Callable[[], Awaitable[None]], deadline: float = DEADLINE) -> None:
     """Run one test, but not for ever."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(deadline):
             await main()
 
     asyncio.run(bounded())

@@ -245,16 +245,14 @@ def test_lines_that_are_no_requests_are_complained_about_and_the_node_goes_on() 
     run(main)
 
 
-def test_stop_is_answered_and_ends_the_node_within_two_seconds() -> None:
+def test_stop_is_answered_and_ends_the_node() -> None:
     async def main() -> None:
         async with start() as alice, start() as bob:
             await alice.done("dial", addr=(await bob.event("ready"))["addrs"][0])
-            began = time.monotonic()
             assert await alice.done("stop") == {}
             assert (await alice.line(lambda line: line.get("event") == "stopped"))["at"]
             status, errors = await alice.end()
             assert (status, "Traceback" in errors) == (0, False)
-            assert time.monotonic() - began < 2
             await bob.event("disconnected")
 
     run(main)

@@ -215,3 +215,38 @@ def test_an_outer_address_changes_for_ipv4_and_leaves_ipv6_as_it_was() -> None:
     assert ipv6(after) == ipv6(before) != []
     changed = [(was, now) for was, now in zip(before.routes, after.routes, strict=True) if was != now]
     assert [(was.gateway, now.gateway) for was, now in changed] == [("11.0.1.1", "11.0.9.1")]
+
+
+VERSIONS = """
+name = "versions"
+ip = "dual-stack"
+[router.here]
+nat = "home"
+[router.there]
+nat = "home"
+nat66 = "home"
+[peer.six]
+at = "here"
+ip = "ipv6"
+[peer.four]
+at = "here"
+ip = "ipv4"
+[peer.both]
+at = "here"
+[peer.other]
+at = "there"
+"""
+
+
+def test_a_peer_takes_along_the_versions_of_ip_that_it_has() -> None:
+    plan = plan_of(VERSIONS)
+    four, both = (launch_of(with_move(plan, peer, "there"), peer) for peer in ("four", "both"))
+    assert (four.address, four.address6) == ("192.168.1.11", None)
+    assert (both.address, both.address6) == ("192.168.1.11", "fd11:1:2::11")
+    with pytest.raises(EventError, match="six has IPv6 alone; only peers with IPv4 move"):
+        with_move(plan, "six", "there")
+
+
+def test_a_nat_of_ipv6_is_probed_from_who_has_come_to_it() -> None:
+    [there] = with_move(plan_of(VERSIONS), "both", "there").routers6
+    assert there.hosts == ("other", "both")

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import TopologyError
-from lab.model.topology import Topology, parse
+from lab.model.topology import Topology, load, parse
 from lab.plan.build import build
 from lab.plan.codec import plan_from_json, plan_to_json
-from lab.plan.zone import NAME_SERVER, DnsPlan
+from lab.plan.zone import NAME_SERVER, NAME_SERVER6, DnsPlan
+from lab.run.library import OURS
 from lab.services.authority import MAX_UDP, Authority, Reply
 
 HOMES = """name = "homes"
@@ -51,8 +52,8 @@ def texts(authority: Authority, name: str) -> list[str]:
     return [text.decode() for rrset in answer.answer for record in rrset for text in record.strings]
 
 
-def addresses(authority: Authority, name: str) -> list[str]:
-    _, answer = ask(authority, name, "A")
+def addresses(authority: Authority, name: str, kind: str = "A") -> list[str]:
+    _, answer = ask(authority, name, kind)
     return [record.address for rrset in answer.answer for record in rrset]
 
 
@@ -135,11 +136,44 @@ def test_random_bytes_get_no_answer_or_a_message(data: bytes) -> None:
     assert reply is None or dns.message.from_wire(reply.wire or b"")
 
 
-def test_a_name_server_without_ipv4_is_refused() -> None:
-    alone = 'name = "six"\nip = "ipv6"\n[peer.relay]\nat = "internet"\n[dns]\n'
-    with pytest.raises(TopologyError, match=r'the name server answers by IPv4.*ip = "dual-stack"'):
-        parse(alone, "six.toml")
-    assert build(parse(alone.replace("ipv6", "dual-stack"), "six.toml"), seed=1).dns is not None
+@pytest.mark.parametrize(
+    ("ip", "ipv4", "ipv6", "servers"),
+    [
+        ("ipv4", ["11.0.1.2"], [], (NAME_SERVER,)),
+        ("dual-stack", ["11.0.1.2"], ["2a11:0:1::2"], (NAME_SERVER, NAME_SERVER6)),
+        ("ipv6", [], ["2a11:0:1::2"], (NAME_SERVER6,)),
+    ],
+)
+def test_a_name_has_an_address_of_every_version_that_its_peer_has(
+    ip: str, ipv4: list[str], ipv6: list[str], servers: tuple[str, ...]
+) -> None:
+    text = f'name = "x"\nip = "{ip}"\n[peer.relay]\nat = "internet"\n[dns]\n'
+    text += '[dns.liar]\naddress = "relay"\nmode = "lying"\n'
+    plan = build(parse(text, "x.toml"), seed=1).dns
+    assert plan is not None
+    assert plan.addresses == servers
+    authority = Authority(plan)
+    assert (addresses(authority, "relay.lab"), addresses(authority, "relay.lab", "AAAA")) == (ipv4, ipv6)
+    lies = (*addresses(authority, "liar.lab"), *addresses(authority, "liar.lab", "AAAA"))
+    assert lies == servers
+
+
+def test_only_who_asks_by_ipv6_is_told_of_ipv4_by_the_prefix_and_only_where_there_is_no_ipv6() -> None:
+    plan = build(load(OURS / "ipv6-only-nat64.toml"), seed=1).dns
+    assert plan is not None
+    authority = Authority(plan)
+
+    def told(name: str, *, by_ipv6: bool) -> list[str]:
+        query = dns.message.make_query(name, "AAAA").to_wire()
+        reply = authority.reply(query, by_tcp=False, by_ipv6=by_ipv6)
+        assert reply is not None
+        assert reply.wire is not None
+        return [item.to_text() for rrset in dns.message.from_wire(reply.wire).answer for item in rrset]
+
+    assert told("server.lab", by_ipv6=True) == ["64:ff9b::b00:202"]
+    assert told("server.lab", by_ipv6=False) == []
+    assert told("phone.lab", by_ipv6=True) == told("phone.lab", by_ipv6=False) == ["2a11:1:1::12"]
+    assert told("nobody.lab", by_ipv6=True) == []
 
 
 def test_an_answer_is_no_question() -> None:

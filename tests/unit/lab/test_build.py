@@ -55,6 +55,13 @@ def test_a_router_has_its_wan_its_bridge_and_its_rules() -> None:
         assert f"snat to {router.wan} " in next(rules.text for rules in plan.rules if rules.space == router.name)
 
 
+def test_a_public_peer_may_have_several_addresses_of_which_the_first_is_its_own() -> None:
+    plan = build(Topology("t", "", (), (Peer("server", INTERNET, addresses=2), Peer("other", INTERNET))), 1)
+    held = {port.space: port.addresses for port in ports(plan) if port.name == "eth0"}
+    assert held == {"server": ("11.0.1.2/24", "11.0.1.3/24"), "other": ("11.0.2.2/24",)}
+    assert plan.launches[0].address == "11.0.1.2"
+
+
 def test_conntrack_forgets_when_the_mapping_does() -> None:
     topology = replace(CELL, routers=tuple(_with_lifetimes(router) for router in CELL.routers))
     sysctls = dict(build(topology, 1).spaces[1].sysctls)
@@ -128,7 +135,8 @@ def _check(plan: Plan) -> None:
     macs = [port.mac for port in every if port.mac]
     assert len(set(macs)) == len(macs)
     assert all(int(mac[:2], 16) & 3 == 2 for mac in macs)
-    lans = [ipaddress.ip_network(router.lan) for router in plan.routers]
+    inner = [router.lan for router in (*plan.routers, *plan.routers6)]
+    lans = [ipaddress.ip_network(lan) for lan in (*inner, *(g.lan for g in plan.guards if g.guard.translates))]
     held = [ipaddress.ip_interface(address) for port in every for address in port.addresses]
     public = [address for address in held if not address.is_link_local and not any(address in lan for lan in lans)]
     assert len(set(public)) == len(public)
@@ -142,3 +150,10 @@ def test_a_cell_has_its_nats_on_their_sides(name: str) -> None:
     topology = cell_topology(name, "full-cone")
     assert [router.nat for router in routers] == [router.nat for router in topology.routers]
     assert [router.hosts for router in routers] == [("alice",), ("bob",)]
+
+
+def test_only_the_core_and_routers_forward_whatever_the_machine_does() -> None:
+    spaces = build(CELL, 1).spaces
+    forwards = {space.name: dict(space.sysctls)["ipv4/ip_forward"] for space in spaces}
+    assert forwards == {space.name: "0" if space.kind is SpaceKind.HOST else "1" for space in spaces}
+    assert set(forwards.values()) == {"0", "1"}

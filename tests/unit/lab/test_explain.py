@@ -139,7 +139,7 @@ def test_a_pipe_gets_a_line_for_each_entry(tmp_path: Path, met: Scene) -> None:
     )
     assert any(row.split()[1:3] == ["home-a", "maps"] for row in rows)
     assert [float(row.split()[0]) for row in rows] == sorted(float(row.split()[0]) for row in rows)
-    assert text.startswith("port-restricted--port-restricted, seed 1\nhome-a          11.0.1.2 ")
+    assert text.startswith("port-restricted--port-restricted--tcp, seed 1\nhome-a          11.0.1.2 ")
 
 
 def test_a_terminal_wraps_details_in_their_column(tmp_path: Path, met: Scene) -> None:
@@ -157,6 +157,13 @@ def test_a_cell_finds_its_verdict_in_the_matrix(tmp_path: Path, met: Scene) -> N
     assert story.cell is not None
     assert story.cell.verdict is Mark.PASSED
     assert "seed 1: PASSED" in told(folder)
+
+
+def test_a_cell_of_a_matrix_of_implementations_is_explained_without_a_verdict(tmp_path: Path, met: Scene) -> None:
+    (tmp_path / RESULTS).write_text('{"kind": "interop", "format": 1}')
+    story = read_story(write(tmp_path / "cells" / "talk.own.go", met))
+    assert story.cell is None
+    assert story.facts.direct_flow("alice", "bob") is not None
 
 
 def test_a_lab_that_was_killed_explains_itself_as_far_as_it_got(tmp_path: Path, met: Scene) -> None:

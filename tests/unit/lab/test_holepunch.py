@@ -15,7 +15,7 @@ from lab.observe.facts import Facts, WirePath, judge
 from lab.observe.flows import Endpoint
 from lab.observe.holepunch import Opening, Way
 from lab.observe.packets import Packet
-from lab.plan.plan import Plan
+from lab.plan.plan import Plan, RouterPlan
 
 if TYPE_CHECKING:
     from tests.unit.lab.conftest import Scene
@@ -65,6 +65,35 @@ def test_a_flow_is_found_from_either_side(scene: Scenes) -> None:
     assert other is not None
     assert one.ends == other.ends[::-1]
     assert (one.payload, one.began) == (other.payload[::-1], other.began)
+
+
+def second_address(plan: Plan, router: str) -> Plan:
+    """The plan with another first address for a router; the one that the scene's packets have is its second one."""
+
+    def pooled(plan: RouterPlan) -> RouterPlan:
+        return replace(plan, wan="11.0.2.77", publics=("11.0.2.77", plan.wan)) if plan.name == router else plan
+
+    return replace(plan, routers=tuple(pooled(each) for each in plan.routers))
+
+
+def test_a_flow_to_any_address_of_a_pool_is_direct(scene: Scenes) -> None:
+    stage = scene()
+    simultaneous(stage)
+    stage.plan = second_address(stage.plan, "home-b")
+    facts = stage.facts()
+    for pair in (("alice", "bob"), ("bob", "alice")):
+        direct = facts.direct_flow(*pair)
+        assert direct is not None
+        assert Endpoint("11.0.2.2", 4001) in direct.ends
+    assert facts.punch("alice", "bob").first_syns == (at(100), at(100.1))
+
+
+def test_a_syn_that_one_address_of_a_pool_drops_is_the_pairs(scene: Scenes) -> None:
+    stage = scene()
+    stage.send(100, "alice", "bob", SYN, seq=100, until="home-b/wan")
+    stage.plan = second_address(stage.plan, "home-b")
+    (drop,) = stage.facts().punch("alice", "bob").drops
+    assert drop.router == "home-b"
 
 
 def test_a_handshake_without_payload_is_not_direct(scene: Scenes) -> None:

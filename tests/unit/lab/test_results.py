@@ -41,7 +41,20 @@ nats = st.builds(
 parties = st.builds(Party, texts, texts, texts, texts, st.none() | nats)
 seconds = st.builds(Seconds, *[st.none() | numbers] * len(fields(Seconds)))
 cells = st.builds(
-    Cell, parties, parties, parties, texts, texts, texts, texts, texts, st.sampled_from(Mark), texts, seconds, texts
+    Cell,
+    parties,
+    parties,
+    parties,
+    texts,
+    texts,
+    texts,
+    texts,
+    texts,
+    st.sampled_from(Mark),
+    texts,
+    seconds,
+    texts,
+    st.none() | st.integers(0, 9),
 )
 machines = st.builds(Machine, st.integers(1, 512), texts, texts, texts, texts)
 results = st.builds(Results, texts, numbers, numbers, machines, st.lists(cells, max_size=3).map(tuple))

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 
 from lab.errors import TopologyError
+from lab.model.grid import grid
 from lab.model.nat import BLOCK, Filtering, Hairpinning, Mapping, Nat, Pooling, Ports, Unsolicited
+from lab.model.writing import nat_words
 from lab.plan.mappings import MAPPINGS, POOL
 from lab.plan.ruleset import POOL_BASES, ruleset
 
@@ -26,6 +28,17 @@ PERMISSION_PARTS = {
     Filtering.ADDRESS_DEPENDENT: 2,
     Filtering.ADDRESS_AND_PORT_DEPENDENT: 3,
 }
+IN_OTHER_WORDS = (
+    (r"\bip (saddr|daddr|to)\b", r"ip6 \1"),
+    (r"^table ip ", "table ip6 "),
+    ("ipv4_addr", "ipv6_addr"),
+    ("l4proto icmp", "l4proto ipv6-icmp"),
+    (r"(\bwith |\} |\d |wan )icmp\b", r"\1icmpv6"),
+    (r"11\.0\.7\.", "2a11:0:7::"),
+    (r"192\.168\.1\.", "fd11::"),
+)
+OF_ONE_VERSION = re.compile("ct mark|jhash")
+"port maps are IPv4's, and a hash over two endpoints of IPv6 takes two steps"
 
 
 def name_of(nat: Nat) -> str:
@@ -180,7 +193,7 @@ def test_blocks_do_not_overlap_and_latecomers_have_one_of_their_own() -> None:
 def test_more_subscribers_than_blocks_are_refused_with_the_numbers() -> None:
     nat = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT, Ports.BLOCK, block_size=4096)
     hosts = tuple(f"192.168.1.{number}" for number in range(10, 26))
-    with pytest.raises(TopologyError, match="16 subscribers, and room for 14: 15 blocks of 4096 ports"):
+    with pytest.raises(TopologyError, match="16 subscribers; allowed: 14, for there are 15 blocks of 4096 ports"):
         ruleset(nat, (WAN,), hosts, "1/home")
 
 
@@ -220,3 +233,14 @@ def test_two_lifetimes_are_told_apart_by_the_flows_own() -> None:
     text = of(replace(GRID[0], udp_new_timeout=10.0, udp_timeout=100.0))
     assert "meta l4proto udp ct expiration > 55000ms update @kept_udp { udp sport }" in chain(text, "rec_udp")
     assert all("timeout 100s" in rule for rule in chain(text, "kept_rec_udp"))
+
+
+@pytest.mark.parametrize("nat", grid(), ids=nat_words)
+def test_a_nat_of_ipv6_has_the_rules_of_ipv4_in_other_words(nat: Nat) -> None:
+    count = 2 if nat.one_to_one else nat.public_addresses
+    v4 = ruleset(nat, ("11.0.7.2", "11.0.7.3")[:count], HOSTS, "1/home")
+    v6 = ruleset(nat, ("2a11:0:7::2", "2a11:0:7::3")[:count], ("fd11::10", "fd11::11"), "1/home")
+    for old, new in IN_OTHER_WORDS:
+        v4 = re.sub(old, new, v4)
+    lines4, lines6 = ([line for line in text.split("\n") if not OF_ONE_VERSION.search(line)] for text in (v4, v6))
+    assert lines4 == lines6

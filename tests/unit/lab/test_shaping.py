@@ -9,7 +9,7 @@ from lab.model.topology import parse
 from lab.plan.build import build
 from lab.plan.codec import plan_from_json, plan_to_json
 from lab.plan.names import CORE
-from lab.plan.netem import class_rules, commands, netem, tbf
+from lab.plan.netem import commands, distance_devices, distance_rules, netem, tbf
 from lab.plan.plan import Plan
 from lab.plan.shaping import Shaping, link_rules, membership_rules
 
@@ -92,6 +92,16 @@ def test_a_black_hole_silences_its_router_and_the_core() -> None:
     assert "@th,192,24 0xb0001" in told[CORE]
 
 
+def test_a_black_hole_is_silent_over_ipv6_too() -> None:
+    dual = plan(f'ip = "dual-stack"\n{TOPOLOGY}')
+    networks = dual.shaping.uplink("home").networks
+    assert networks == ("11.0.1.0/24", "2a11:0:1::/64", "2a11:1:1::/64"), "none that every link has"
+    (told,) = (rules.text for rules in dual.rules if rules.space == CORE and "frag-needed" in rules.text)
+    for prefix in ("2a11000000010000", "2a11000100010000"):
+        assert f"icmpv6 type packet-too-big @th,256,64 0x{prefix} drop" in told
+    assert told.count("drop") == len(networks)
+
+
 def test_the_rules_send_each_neighbours_packets_to_a_queue_of_its_own() -> None:
     rules = link_rules(shaping())
     assert 'elements = { "home" : goto queue_1, "plain" : goto queue_2, "relay" : goto queue_3 }' in rules
@@ -107,13 +117,16 @@ def test_changing_who_is_looked_at_deletes_no_chain() -> None:
 @pytest.mark.parametrize(
     ("impairment", "arguments"),
     [
-        (Impairment(0.02), "netem limit 100000 delay 20000us"),
-        (Impairment(0.02, 0.005), "netem limit 100000 delay 20000us 5000us"),
-        (Impairment(loss=0.005), "netem limit 100000 loss random 0.5%"),
-        (Impairment(loss=0.02, loss_burst=4.0), "netem limit 100000 loss gemodel 0.510204% 25%"),
+        (Impairment(0.02), "netem limit 100000 delay 20000us corrupt 0% rate 0bit"),
+        (Impairment(0.02, 0.005), "netem limit 100000 delay 20000us 5000us corrupt 0% rate 100gbit"),
+        (Impairment(loss=0.005), "netem limit 100000 delay 0us loss random 0.5% corrupt 0% rate 0bit"),
+        (
+            Impairment(loss=0.02, loss_burst=4.0),
+            "netem limit 100000 delay 0us loss gemodel 0.510204% 25% corrupt 0% rate 0bit",
+        ),
         (
             Impairment(0.02, duplicate=0.01, corrupt=0.02, reorder=0.03),
-            "netem limit 100000 delay 20000us duplicate 1% corrupt 2% reorder 3%",
+            "netem limit 100000 delay 20000us duplicate 1% reorder 3% corrupt 2% rate 0bit",
         ),
     ],
 )
@@ -122,41 +135,52 @@ def test_netem_is_told_the_same_values(impairment: Impairment, arguments: str) -
 
 
 def test_tbf_is_told_the_rate_and_the_buffer() -> None:
-    assert tbf(Impairment(rate=10_000_000, buffer=62_500)) == (
-        "tbf",
-        "rate",
-        "10000000bit",
-        "burst",
-        "5000",
-        "limit",
-        "62500",
-    )
+    told = " ".join(tbf(Impairment(rate=10_000_000, buffer=62_500)))
+    assert told == "tbf rate 10000000bit burst 6500 limit 62500", "a burst is a full packet and 4 ms at the rate"
 
 
 def test_a_neighbours_own_port_shapes_what_goes_up() -> None:
-    assert commands(shaping(), "home") == ("qdisc replace dev wan root handle 1: netem limit 100000 delay 20000us",)
+    lines = commands(shaping(), "home")
+    assert all(" dev wan " in line for line in lines)
+    assert lines[-1].endswith("parent 1:2 handle 2: netem limit 100000 delay 20000us corrupt 0% rate 0bit")
     assert commands(shaping(), "plain") == ()
 
 
-def test_the_cores_port_shapes_what_goes_down_with_a_class_for_each_distance() -> None:
-    lines = [line for line in commands(shaping(), CORE) if " dev home " in line]
-    assert [line.split()[:2] for line in lines] == [
-        ["qdisc", "replace"],
-        ["class", "add"],
-        ["class", "add"],
-        ["qdisc", "add"],
-        ["class", "add"],
-        ["qdisc", "add"],
+def test_the_cores_port_shapes_what_goes_down_and_a_rate_is_a_bucket_below_netem() -> None:
+    lines = [line for line in commands(shaping(), CORE) if line.startswith("qdisc") and " dev home " in line]
+    assert [line.split(" handle ")[0] for line in lines] == [
+        "qdisc replace dev home root",
+        "qdisc replace dev home parent 1:2",
+        "qdisc replace dev home parent 2:1",
+        "qdisc replace dev home clsact",
     ]
-    assert "delay 20000us" in lines[3]
-    assert "delay 60000us" in lines[5]
-    assert 'iifname "relay" oifname "home" meta priority set 1:b\n' in class_rules(shaping())
-    assert 'iifname "plain"' not in class_rules(shaping())
+    assert lines[2].endswith("handle 3: tbf rate 10000000bit burst 6500 limit 62500")
 
 
-def test_without_distances_a_rate_is_a_bucket_below_netem() -> None:
-    lines = commands(plan(TOPOLOGY.replace('latency = { us = "40ms" }', "")).shaping, CORE)
-    assert lines == (
-        "qdisc replace dev home root handle 1: stab overhead -14 linklayer ethernet netem limit 100000 delay 20000us",
-        "qdisc add dev home parent 1:1 handle 2: tbf rate 10000000bit burst 5000 limit 62500",
+def test_neighbours_are_found_past_every_link() -> None:
+    exempt = [line for line in commands(shaping(), "home") if "classid 1:1" in line]
+    assert ["protocol arp" in line for line in exempt] == [True, False, False]
+    assert [line.partition(" type ")[2].split()[0] for line in exempt[1:]] == ["135", "136"]
+
+
+def test_a_distance_is_a_device_that_marked_packets_go_by() -> None:
+    lines = commands(shaping(), CORE)
+    assert distance_devices(shaping()) == ("away.1",)
+    assert "qdisc replace dev away.1 root handle 1: netem limit 100000 delay 40000us" in lines
+    ways = [line.split()[3] for line in lines if line.endswith("handle 1 fw action mirred egress redirect dev away.1")]
+    assert ways == ["home", "relay"]
+    assert '"home" . "relay" : 1, "relay" . "home" : 1' in distance_rules(shaping())
+    assert "plain" not in distance_rules(shaping())
+
+
+def test_a_link_that_changes_is_told_again_and_others_are_not() -> None:
+    before = shaping()
+    slow = before.changed("home", Impairment(0.3), Impairment(0.3))
+    assert commands(before, "home", before) == ()
+    assert "delay 300000us" in commands(slow, "home", before)[-1]
+    lines = commands(slow, CORE, before)
+    assert all(" dev home " in line for line in lines)
+    assert lines[-1] == "qdisc del dev home parent 2:1", "the rate has ended"
+    assert commands(before.changed("home", Impairment(), Impairment()), "home", before)[-1].endswith(
+        "netem limit 100000 delay 0us corrupt 0% rate 0bit"
     )

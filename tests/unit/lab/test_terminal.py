@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_what_did_not_come_out_as_predicted_is_told_with_its_capture() -> None:
     text = printed(MIXED, 200)
     assert "relayed ✗" in text
     assert "inconclusive" in text
-    line = "full-cone → full-cone: FAILED: seen relayed [not direct] (cells/full-cone--full-cone/capture.pcapng)"
+    line = "full-cone → full-cone by tcp: FAILED: seen relayed [not direct] (cells/full-cone--full-cone/capture.pcapng)"
     assert line in text.splitlines()
     assert "INCONCLUSIVE: home-a does not measure as declared" in text
 
@@ -113,15 +114,15 @@ def test_markdown_is_a_table_of_the_same() -> None:
     text = markdown(MIXED)
     lines = text.splitlines()
     assert lines[0] == f"**{summary(MIXED)}**"
-    assert lines[2] == f"| from ↓ to → | {' | '.join(CLASSICAL)} |"
+    assert lines[2] == f"| tcp: from ↓ to → | {' | '.join(CLASSICAL)} |"
     assert lines[4].startswith("| **full-cone** | relayed ✗ | inconclusive | direct ✓ 142 ms |")
     assert {line.count("|") for line in lines[2:9]} == {7}
-    assert "- full-cone → full-cone: FAILED: seen relayed" in text
+    assert "- full-cone → full-cone by tcp: FAILED: seen relayed" in text
     assert "2 processors, Debian 12, Linux 6.18, Python 3.11" in text
 
 
 @pytest.mark.parametrize(
-    ("format", "begins"), [("text", "\n"), ("markdown", "**25 of 25"), ("json", '{\n "format": 1')]
+    ("format", "begins"), [("text", "\n"), ("markdown", "**25 of 25"), ("json", '{\n "format": 2')]
 )
 def test_a_report_is_read_from_the_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str, begins: str
@@ -130,7 +131,10 @@ def test_a_report_is_read_from_the_folder(
     report(tmp_path, format)
     out = capsys.readouterr().out
     assert out.lstrip(" ").startswith(begins)
-    assert format != "json" or out == results_to_json(MATRIX)
+    if format == "json":
+        told = json.loads(out)
+        assert [tally["transport"] for tally in told.pop("punches")] == ["tcp"]
+        assert told == json.loads(results_to_json(MATRIX))
 
 
 def test_a_report_of_a_folder_without_results_is_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from lab.model.classical import cell_topology
 from lab.observe import timeline as module
 from lab.observe.facts import judge
+from lab.observe.flows import Endpoint
 from lab.observe.timeline import Entry, Names, timeline
 from lab.plan.build import build
 
@@ -39,6 +41,14 @@ def mapping(kind: str, ms: float, **fields: Any) -> dict[str, Any]:
         "reply": ["11.0.2.2", 4001, "11.0.1.2", 4001],
         **fields,
     }
+
+
+def test_every_address_of_a_pool_has_its_routers_name() -> None:
+    home_b = next(router for router in PLAN.routers if router.name == "home-b")
+    pooled = replace(home_b, publics=(home_b.wan, "11.0.2.3"))
+    routers = tuple(pooled if router == home_b else router for router in PLAN.routers)
+    names = Names(replace(PLAN, routers=routers))
+    assert names.of(Endpoint("11.0.2.3", 4001), "alice") == "home-b 11.0.2.3:4001"
 
 
 def test_a_punch_reads_in_the_order_in_which_it_happened(scene: Scenes) -> None:

@@ -16,6 +16,7 @@ from lab.model.nat import Filtering, Hairpinning, Mapping, Nat, Ports
 from lab.model.presets import PRESETS
 from lab.model.topology import INTERNET, MAX_FILE, Topology, load, parse
 from lab.model.writing import nat_to_toml, nat_words
+from lab.plan.build import build
 
 LIBRARY = Path(__file__).resolve().parents[3] / "topologies"
 
@@ -121,9 +122,10 @@ def test_every_nat_reads_back_from_its_table(nat: Nat) -> None:
             ["unknown key (did you mean 'role'?)", "allowed: at, impl, role"],
         ),
         (8, '[peer.al]\nat = "home-a"\nrole = "relais"', ["did you mean 'relay'?", "allowed: peer, relay"]),
-        (8, '[peer.al]\nat = "home-a"\nimpl = "go"', ["impl = 'go'", "no adapter", "allowed: own"]),
-        (8, '[peer.al]\nat = "home-a"\nlink = { loss = "1%" }', ["link = {…}", "put it into [router.home-a]"]),
-        (8, '[peer.al]\nat = "home-a"\nrun = "container"', ["run = 'container'", "process"]),
+        (8, '[peer.al]\nat = "home-a"\nimpl = "goo"', ["impl = 'goo'", "did you mean 'go'", "allowed: own, go, rust"]),
+        (8, '[peer.al]\nat = "home-a"\nlink = { mtu = 1400 }', ["link = {…}: mtu", "put it into [router.home-a]"]),
+        (8, '[peer.al]\nat = "home-a"\nregion = "eu"', ["[peer.al] region", "put the key into [router.home-a]"]),
+        (8, '[peer.al]\nat = "home-a"\nrun = "docker"', ["run = 'docker'", "allowed: process, container"]),
         (6, '[peer.home-a]\nat = "internet"', ["[peer.home-a]", "duplicate name", "[router.home-a] in line 2"]),
         (6, '[peer.bob]\nat = "internet"', ["[peer.bob]", "declared twice", "line 4", "given once"]),
         (6, 'at = "internet"', ["[peer.bob]", "'at' stands twice", "line 5"]),
@@ -240,6 +242,32 @@ def test_every_nat_reads_back_from_its_table(nat: Nat) -> None:
             ["nat.preset = 'home'", "unknown key", "allowed: mapping, filtering, ports, hairpin"],
         ),
         (6, '[router.h]\nnat = "home"', ["[router.h]", "no peer is behind it", "at = 'h'"]),
+        (7, "[peer.al]\nat = []", ["[peer.al] at = […]", "a list of 1 to 4", "routers: home-a"]),
+        (7, '[peer.al]\nat = ["home-a", 3]', ["must be a place, or a list"]),
+        (7, '[peer.al]\nat = ["home-a", "hom-b"]', ["no such router (did you mean 'home-a'?)"]),
+        (7, '[peer.al]\nat = ["internet", "internet"]', ["names internet twice"]),
+        (
+            9,
+            '[router.h]\nnat = "home"\n[peer.al]\nat = ["home-a", "h"]',
+            ["home-a and h have overlapping LANs, 192.168.1.0/24", "lan = '10.0.0.0/8'"],
+        ),
+        (8, '[peer.al]\nat = "home-a"\naddresses = 2', ["[peer.al] addresses", "behind a router has one address"]),
+        (8, '[peer.al]\nat = "internet"\naddresses = 5', ["addresses = 5", "1 to 4"]),
+        (
+            11,
+            '[router.h]\nnat = "home"\nlan = "10.0.0.0/24"\n[peer.al]\nat = ["home-a", "h"]\nlink = "wifi"',
+            ["it has several uplinks, home-a and h; give those routers links"],
+        ),
+        (8, '[peer.al]\nat = "internet"\ndials = "bob"', ["[peer.al] dials = 'bob'", "must be a list of peers"]),
+        (8, '[peer.al]\nat = "internet"\ndials = ["bo"]', ["no such peer 'bo' (did you mean 'bob'?)", "peers: bob"]),
+        (8, '[peer.al]\nat = "internet"\ndials = ["al"]', ["it is the peer itself"]),
+        (8, '[peer.al]\nat = "internet"\ndials = ["bob"]', ["bob is behind home-a, where nobody is let in unasked"]),
+        (8, '[peer.al]\nat = "home-a"\ndials = ["bob", "bob"]', ["names a peer twice"]),
+        (
+            11,
+            '[peer.al]\nat = "home-a"\ndials = ["cy"]\n[peer.cy]\nat = "home-a"\ndials = ["al"]',
+            ["[peer.cy]", "al dials cy already"],
+        ),
         (7, "[peer.al]\nat = internet", ["[peer.al] at: not TOML: invalid value", '"text"']),
         (6, "[peer.al\nat = 1", ["table header: not TOML", "']'"]),
         (7, '[peer.al]\nat = "home-a', ["[peer.al] at: not TOML"]),
@@ -311,6 +339,33 @@ def test_every_topology_of_the_library_reads_and_is_named_after_its_file() -> No
         assert topology.name == file.stem
         assert topology.summary
         assert topology.path == file
+
+
+def test_every_topology_of_the_library_has_a_scenario() -> None:
+    scenarios = "".join(path.read_text("utf-8") for path in (LIBRARY.parent / "tests" / "lab").glob("test_*.py"))
+    named = set(re.findall(r'\btopology\("([a-z0-9-]+)"', scenarios))
+    assert {file.stem for file in LIBRARY.glob("*.toml")} <= named
+
+
+def test_a_peer_dials_who_is_public_or_on_a_lan_in_front_of_it() -> None:
+    text = """
+    name = "x"
+    [router.outer]
+    nat = "home"
+    [router.inner]
+    nat = "home"
+    at = "outer"
+    [peer.server]
+    at = "internet"
+    [peer.ann]
+    at = "outer"
+    [peer.ben]
+    at = "inner"
+    dials = ["ann", "server"]
+    """
+    topology = parse(text, "t.toml")
+    assert topology.peer("ben").dials == ("ann", "server")
+    assert [launch.dials for launch in build(topology, 1).launches] == [(), (), ("ann", "server")]
 
 
 def outcome(text: str) -> Topology | str:

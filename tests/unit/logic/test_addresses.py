@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import ConfigError
-from node.logic.addresses import Gater, is_public, is_public_ip, is_punchable, is_tcp, of_interfaces, source_for, unique
+from node.logic.addresses import (
+    is_near,
+    is_public,
+    is_public_ip,
+    is_punchable,
+    of_interfaces,
+    source_for,
+    unique,
+)
+from node.logic.gating import Gater
+from node.logic.transports import TCP, kind_of
 from node.names.multiaddr import Multiaddr
 
 PEER = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
@@ -54,12 +64,16 @@ def test_an_address_is_as_public_as_its_first_hop(text: str, public: bool) -> No
     assert is_public(Multiaddr(text)) is public
 
 
-def test_only_plain_tcp_can_be_dialled_and_only_public_tcp_be_punched() -> None:
-    assert is_tcp(Multiaddr("/ip4/10.0.0.1/tcp/1"))
-    assert is_tcp(Multiaddr(f"/ip6/::1/tcp/1/p2p/{PEER}"))
-    assert not is_tcp(Multiaddr("/ip4/10.0.0.1/udp/1/quic-v1"))
-    assert not is_tcp(Multiaddr("/ip4/10.0.0.1/tcp/1/ws"))
-    assert not is_tcp(Multiaddr(f"/ip4/11.0.0.1/tcp/1/p2p/{PEER}/p2p-circuit"))
+def test_the_protocols_of_an_address_tell_its_transport_and_only_public_ones_are_punched() -> None:
+    assert kind_of(Multiaddr("/ip4/10.0.0.1/tcp/1")) is TCP
+    assert kind_of(Multiaddr(f"/ip6/::1/tcp/1/p2p/{PEER}")) is TCP
+    assert kind_of(Multiaddr("/ip6zone/eth0/ip6/fe80::1/tcp/1")) is TCP
+    assert kind_of(Multiaddr("/ip4/10.0.0.1/udp/1/quic")) is None
+    assert kind_of(Multiaddr("/ip4/10.0.0.1/udp/1")) is None
+    assert kind_of(Multiaddr("/dns4/example.com/tcp/1")) is None
+    assert kind_of(Multiaddr(f"/p2p/{PEER}")) is None
+    assert kind_of(Multiaddr("/ip6zone/eth0")) is None
+    assert kind_of(Multiaddr(f"/ip4/11.0.0.1/tcp/1/p2p/{PEER}/p2p-circuit")) is None
     assert is_punchable(Multiaddr("/ip4/11.0.0.1/tcp/1"))
     assert not is_punchable(Multiaddr("/ip4/10.0.0.1/tcp/1"))
 
@@ -109,3 +123,19 @@ def test_the_relay_of_a_relayed_address_is_what_the_filter_judges() -> None:
 def test_a_filter_that_is_no_network_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"10\.0\.0\.1/8"):
         Gater(deny=("10.0.0.1/8",))
+
+
+@pytest.mark.parametrize(
+    ("addr", "expected"),
+    [
+        ("/ip4/192.168.1.10/tcp/1", True),
+        ("/ip4/100.64.0.1/udp/1/quic-v1", True),
+        ("/ip6zone/eth0/ip6/fe80::1/tcp/1", True),
+        ("/ip4/11.0.0.1/tcp/1", False),
+        ("/ip6/2a00::1/tcp/1", False),
+        ("/dns4/printer.local/tcp/1", False),
+        (f"/ip4/192.168.1.10/tcp/1/p2p/{PEER}/p2p-circuit", False),
+    ],
+)
+def test_what_is_near_is_an_address_of_our_own_networks(addr: str, expected: bool) -> None:
+    assert is_near(Multiaddr(addr)) is expected

@@ -14,8 +14,10 @@ from node.errors import LocalProtocolError, RemoteProtocolError
 from node.events import PunchStage, PunchStep
 from node.logic.dcutr import (
     ADDRESSES,
+    REFUSALS,
     Action,
     Answerer,
+    AwaitService,
     CloseStream,
     DialDirect,
     Expect,
@@ -193,18 +195,40 @@ def opened() -> Opener:
     "answer",
     [
         HolePunch(HolePunchType.SYNC),
-        HolePunch(HolePunchType.CONNECT),
         HolePunch(HolePunchType.CONNECT, (Multiaddr("/ip4/127.0.0.1/tcp/22"),)),
         HolePunch(HolePunchType.CONNECT, (Multiaddr("/ip6/2600::1/tcp/4001"),)),
         HolePunch(HolePunchType.CONNECT, (B_ADDR,)),
     ],
-    ids=["SYNC", "nothing", "loopback", "another IP version", "our own address"],
+    ids=["SYNC", "loopback", "another IP version", "our own address"],
 )
 def test_an_answer_that_leads_nowhere_is_the_peers_fault_and_ends_the_exchange(answer: HolePunch) -> None:
     opener = opened()
     with pytest.raises(RemoteProtocolError):
         opener.received(answer, 0.1)
     assert opener.broken("bad answer")[-1] == Finish(succeeded=False)
+
+
+def test_a_peer_that_knows_no_address_of_its_own_yet_is_asked_again_a_while_later() -> None:
+    opener, nothing = opened(), HolePunch(HolePunchType.CONNECT)
+    for attempt in range(1, POLICY.attempts):
+        failed, *rest = opener.received(nothing, attempt * 10.0)
+        assert isinstance(failed, PunchStage)
+        assert (failed.stage, failed.attempt) == (PunchStep.FAILED, attempt)
+        assert rest == [CloseStream(), Wait(attempt * 10.0 + POLICY.pause)]
+        assert opener.waited() == [OpenStream()]
+        opener.opened([B_ADDR], attempt * 10.0 + 2)
+    with pytest.raises(RemoteProtocolError, match="no address that could be punched"):
+        opener.received(nothing, 99.0)
+    assert opener.broken("nothing")[-1] == Finish(succeeded=False)
+
+
+def test_a_peer_that_has_learnt_its_address_meanwhile_is_punched_with() -> None:
+    opener = opened()
+    opener.received(HolePunch(HolePunchType.CONNECT), 0.1)
+    opener.waited()
+    opener.opened([B_ADDR], 1.2)
+    actions = opener.received(HolePunch(HolePunchType.CONNECT, (A_ADDR,)), 1.3)
+    assert stages(actions) == [PunchStep.CONNECT_RECEIVED, PunchStep.SYNC_SENT]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +275,11 @@ def test_the_answering_side_takes_up_connections_before_the_peer_can_have_been_t
     assert kinds.index(Expect) < kinds.index(Send)
 
 
+def test_the_opening_side_takes_up_connections_before_the_peer_can_have_been_told_to_dial() -> None:
+    kinds = [type(action) for action in opened().received(HolePunch(HolePunchType.CONNECT, (A_ADDR,)), 0.5)]
+    assert kinds.index(Expect) < kinds.index(Send)
+
+
 def test_what_did_not_happen_cannot_be_reported() -> None:
     opener = Opener(A, POLICY)
     for report in (opener.waited, opener.found, lambda: opener.punched(None), lambda: opener.dialled(None)):
@@ -278,15 +307,23 @@ PRIVATE = [Multiaddr("/ip4/127.0.0.1/tcp/4001"), Multiaddr("/ip4/192.168.0.2/tcp
         "/ip4/224.0.0.1/tcp/80",
         "/ip4/0.0.0.0/tcp/80",
         "/ip4/11.0.0.1/tcp/0",
-        "/ip4/11.0.0.1/udp/4001/quic-v1",
+        "/ip4/11.0.0.1/tcp/4001/ws",
         "/dns4/example.com/tcp/80",
         f"/ip4/11.0.0.1/tcp/80/p2p/{B}",
         f"/ip4/11.0.0.1/tcp/80/p2p/{B}/p2p-circuit",
     ],
 )
-def test_a_peer_cannot_have_us_dial_what_is_not_its_public_tcp_address(addr: str) -> None:
+def test_a_peer_cannot_have_us_dial_what_is_not_its_public_address(addr: str) -> None:
     assert punchable([Multiaddr(addr)], A, [B_ADDR], POLICY) == ()
     assert dialable([Multiaddr(addr)], A, POLICY) == ()
+
+
+def test_holes_are_made_for_the_transports_that_we_offer_ourselves() -> None:
+    tcp, quic = Multiaddr("/ip4/11.0.0.1/tcp/4001"), Multiaddr("/ip4/11.0.0.1/udp/4001/quic-v1")
+    own_quic = Multiaddr("/ip4/11.0.0.2/udp/4001/quic-v1")
+    assert punchable([tcp, quic], A, [B_ADDR], POLICY) == (tcp,)
+    assert punchable([tcp, quic], A, [own_quic], POLICY) == (quic,)
+    assert punchable([tcp, quic], A, [B_ADDR, own_quic], POLICY) == (tcp, quic)
 
 
 def test_private_addresses_are_used_only_where_the_policy_allows_them() -> None:
@@ -306,3 +343,34 @@ def test_lists_are_without_repetitions_and_bounded(ports: list[int]) -> None:
         assert set(chosen) <= set(listed)
         assert len(chosen) == min(ADDRESSES, len(set(listed)))
     assert isinstance(Answerer(B, POLICY).begin(listed)[-1], Receive)
+
+
+def test_a_peer_that_does_not_serve_the_protocol_is_waited_for_and_no_attempt_is_lost() -> None:
+    opener = Opener(A, POLICY)
+    assert stages(opener.begin([])) == [PunchStep.STARTED]
+    told, wait = opener.unserved("supports none", 10.0)
+    assert stages([told]) == [PunchStep.UNSERVED]
+    assert wait == AwaitService(10.0 + POLICY.patience)
+    assert opener.served() == [OpenStream()]
+    (message, told, _) = opener.opened([B_ADDR], 12.0)
+    assert isinstance(message, Send)
+    assert isinstance(told, PunchStage)
+    assert told.attempt == 1
+
+
+def test_a_peer_that_goes_on_refusing_the_protocol_is_given_up_at_the_end_of_patience() -> None:
+    opener = Opener(A, POLICY)
+    opener.begin([])
+    opener.unserved("supports none", 10.0)
+    opener.served()
+    assert stages(opener.unserved("supports none", 10.0 + POLICY.patience)) == [PunchStep.GAVE_UP]
+    assert opener.is_unserved
+
+
+def test_a_peer_that_says_that_it_serves_the_protocol_and_does_not_is_given_up() -> None:
+    opener = Opener(A, POLICY)
+    opener.begin([])
+    for _ in range(REFUSALS - 1):
+        opener.unserved("supports none", 10.0)
+        opener.served()
+    assert stages(opener.unserved("supports none", 10.0)) == [PunchStep.GAVE_UP]

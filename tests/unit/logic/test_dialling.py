@@ -1,7 +1,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.logic.dialling import ADDRESSES, PARALLEL, RELAY_DELAY, Dialling
+from node.logic.dialling import (
+    ADDRESSES,
+    OTHERS_DELAY,
+    PARALLEL,
+    PRIVATE_TCP_DELAY,
+    RELAY_DELAY,
+    TCP_DELAY,
+    Dialling,
+)
 from node.names.multiaddr import Multiaddr
 
 PEER = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
@@ -94,3 +102,79 @@ def test_every_address_is_dialled_at_most_once_and_never_too_many_at_a_time(
             plan.failed(min(plan.active), REFUSED)
         assert len(plan.active) <= PARALLEL
     assert len(started) == len(set(started))
+
+
+def test_names_are_given_out_once_and_what_they_stand_for_is_dialled() -> None:
+    plan = Dialling()
+    name = Multiaddr("/dns4/relay.lab/tcp/1")
+    plan.add([name, direct(1), name], now=0.0)
+    assert plan.due(0.0) == [direct(1)]
+    assert plan.names() == [name]
+    assert plan.names() == []
+    plan.failed(direct(1), REFUSED)
+    assert not plan.is_exhausted
+    plan.add([direct(2)], now=1.0)
+    plan.resolved([name], [])
+    assert plan.due(1.0) == [direct(2)]
+
+
+def test_a_name_that_stands_for_nothing_is_a_failure_and_the_end() -> None:
+    plan = Dialling()
+    name = Multiaddr("/dns4/gone.lab/tcp/1")
+    plan.add([name], now=0.0)
+    assert not plan.is_exhausted
+    plan.resolved(plan.names(), [(name, REFUSED)])
+    assert plan.is_exhausted
+    assert [str(failure) for failure in plan.failures] == ["/dns4/gone.lab/tcp/1: refused"]
+
+
+def test_a_relayed_address_waits_for_names_that_may_be_direct() -> None:
+    plan = Dialling()
+    name = Multiaddr("/dns4/relay.lab/tcp/1")
+    plan.add([name, relayed(1)], now=0.0)
+    plan.names()
+    assert plan.due(0.1) == []
+    assert plan.due(RELAY_DELAY) == [relayed(1)]
+    other = Dialling()
+    other.add([direct(1), name, relayed(1)], now=0.0)
+    other.due(0.0)
+    other.names()
+    other.failed(direct(1), REFUSED)
+    assert other.due(0.1) == []
+    other.resolved([name], [(name, REFUSED)])
+    assert other.due(0.2) == [relayed(1)]
+
+
+def test_quic_is_first_then_tcp_then_the_others_then_relays() -> None:
+    plan = Dialling()
+    quic, tcp, private, ws = map(
+        Multiaddr,
+        (
+            "/ip4/11.0.0.1/udp/1/quic-v1",
+            "/ip4/11.0.0.1/tcp/1",
+            "/ip4/10.0.0.1/tcp/1",
+            "/ip4/11.0.0.1/tcp/2/ws",
+        ),
+    )
+    plan.add([ws, relayed(1), tcp, private, quic], now=10.0)
+    assert plan.due(10.0) == [quic]
+    assert plan.get_timer() == 10.0 + PRIVATE_TCP_DELAY
+    assert plan.due(10.0 + PRIVATE_TCP_DELAY) == [private]
+    assert plan.due(10.0 + TCP_DELAY) == [tcp]
+    assert plan.due(10.0 + RELAY_DELAY) == [relayed(1)]
+    assert plan.get_timer() == 10.0 + OTHERS_DELAY
+    assert plan.due(10.0 + OTHERS_DELAY) == [ws]
+
+
+def test_nothing_waits_for_what_has_failed_or_was_never_there() -> None:
+    plan = Dialling()
+    quic, ws = Multiaddr("/ip4/11.0.0.1/udp/1/quic-v1"), Multiaddr("/ip4/11.0.0.1/tcp/2/ws")
+    plan.add([ws, direct(1), quic], now=0.0)
+    assert plan.due(0.0) == [quic]
+    plan.failed(quic, REFUSED)
+    assert plan.due(0.0) == [direct(1)]
+    plan.failed(direct(1), REFUSED)
+    assert plan.due(0.0) == [ws]
+    alone = Dialling()
+    alone.add([ws, ws], now=0.0)
+    assert alone.due(0.0) == [ws]

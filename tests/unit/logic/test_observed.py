@@ -155,3 +155,10 @@ def test_whatever_is_seen_stays_within_its_bounds(seen: list[tuple[int, int, int
     for connection in range(10):
         book.forget(connection)
     assert (len(book), book.addrs()) == (0, [])
+
+
+def test_what_is_spoken_over_the_port_is_ours_to_say() -> None:
+    local, seen_as = Multiaddr("/ip4/192.168.1.2/tcp/4001/ws"), Multiaddr("/ip4/11.0.0.9/tcp/61000")
+    book = ObservedAddresses()
+    assert book.record(0, observer=ip_address("11.1.0.1"), local=local, observed=seen_as, listening=[LOCAL])
+    assert book.addrs(observers=1) == [Multiaddr("/ip4/11.0.0.9/tcp/61000/ws")]

@@ -188,6 +188,16 @@ def test_tcp_addresses_are_made_of_ip_and_port() -> None:
         Multiaddr.tcp("11.0.0.7", 65536)
 
 
+def test_the_ip_of_an_address_can_be_replaced() -> None:
+    listening = Multiaddr("/ip4/0.0.0.0/udp/4001/quic-v1")
+    assert str(listening.with_ip("11.0.0.7")) == "/ip4/11.0.0.7/udp/4001/quic-v1"
+    linked = listening.with_ip(ipaddress.ip_address("fe80::1%eth0"))
+    assert str(linked) == "/ip6zone/eth0/ip6/fe80::1/udp/4001/quic-v1"
+    assert linked.with_ip("11.0.0.7") == listening.with_ip("11.0.0.7")
+    with pytest.raises(DecodeError):
+        Multiaddr("/dns4/example.org/tcp/1").with_ip("11.0.0.7")
+
+
 def test_the_zone_of_a_link_local_address_belongs_to_its_ip() -> None:
     assert str(Multiaddr("/ip6zone/eth0/ip6/fe80::1/tcp/1").ip) == "fe80::1%eth0"
 

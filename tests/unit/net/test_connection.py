@@ -19,7 +19,7 @@ from node.errors import (
 )
 from node.events import Direction, Path
 from node.host import Host
-from node.logic.limits import STREAMS
+from node.net import machine
 from node.net.connection import Connection, Stream
 from node.net.tcp import TcpTransport
 
@@ -144,7 +144,9 @@ def test_a_peer_has_a_bounded_number_of_streams_of_a_protocol(hosts: Hosts) -> N
         async with hosts() as (alice, bob):
             bob.handle("/waits", waits)
             connection = await meet(alice, bob)
-            streams = [await connection.new_stream(["/waits"]) for _ in range(STREAMS.each)]
+            streams = [
+                await connection.new_stream(["/waits"]) for _ in range(machine.limits().protocol_peer.streams_in)
+            ]
             for stream in streams:
                 assert await stream.read() == b"here"
             with pytest.raises(StreamReset):
@@ -179,7 +181,7 @@ def test_a_peer_that_does_not_answer_a_proposal_costs_no_more_than_the_deadline(
             await alice.identified(connection)
             (theirs,) = bob.swarm.connections(alice.peer_id)
             theirs._accept = lambda raw: None  # type: ignore[method-assign]
-            theirs._muxed._on_stream = lambda raw: None
+            theirs._muxed._on_stream = lambda raw: None  # type: ignore[attr-defined]
             with pytest.raises(DeadlineExceeded, match="/echo"):
                 await connection.new_stream(["/echo/1.0.0"], timeout=0.1)
 

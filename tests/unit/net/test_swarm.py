@@ -21,18 +21,20 @@ from node.errors import (
     NodeError,
     PeerIdMismatch,
 )
-from node.logic.addresses import Gater
-from node.logic.limits import CONNECTIONS, UPGRADING
+from node.logic.gating import Gater
+from node.logic.limits import PEER, PER_IP4, Limits
+from node.logic.resources import Resources
 from node.names.keys import PrivateKey
 from node.names.multiaddr import Multiaddr
 from node.net.connection import Connection, Direction, Path, Stream
 from node.net.handlers import Handlers
 from node.net.swarm import Swarm, TransportDial
 from node.net.tcp import TcpTransport
-from node.net.upgrade import Role
+from node.net.upgrade import Role, UpgradeConfig
 
 DEADLINE = 10.0
 ANY_PORT = Multiaddr("/ip4/127.0.0.1/tcp/0")
+ANY_UDP_PORT = Multiaddr("/ip4/127.0.0.1/udp/0/quic-v1")
 ECHO = "/echo"
 
 
@@ -53,14 +55,20 @@ async def _echo(stream: Stream) -> None:
 
 @contextlib.asynccontextmanager
 async def swarm(
-    deny: tuple[str, ...] = (), clock: Callable[[], float] = time.monotonic, listen: bool = True
+    deny: tuple[str, ...] = (),
+    clock: Callable[[], float] = time.monotonic,
+    listen: bool = True,
+    addrs: tuple[Multiaddr, ...] = (ANY_PORT,),
+    limits: Limits | None = None,
+    psk: bytes | None = None,
 ) -> AsyncIterator[Swarm]:
     handlers = Handlers()
     handlers.add(ECHO, _echo, limited=False)
-    one = Swarm(PrivateKey.generate(), handlers, gater=Gater(deny), clock=clock)
+    key, config = PrivateKey.generate(), UpgradeConfig(psk=psk)
+    one = Swarm(key, handlers, upgrade_config=config, gater=Gater(deny), clock=clock, resources=Resources(limits))
     try:
-        if listen:
-            await one.listen(ANY_PORT)
+        for addr in addrs if listen else ():
+            await one.listen(addr)
         yield one
     finally:
         await one.close()
@@ -213,7 +221,7 @@ def test_no_address_and_no_transport_are_errors() -> None:
             with pytest.raises(DialError, match="no address"):
                 await alice.dial(bob.peer_id, [])
             with pytest.raises(DialError, match="no transport"):
-                await alice.dial(bob.peer_id, [Multiaddr("/ip4/127.0.0.1/udp/1/quic-v1")])
+                await alice.dial(bob.peer_id, [Multiaddr("/ip4/127.0.0.1/udp/1/utp")])
 
     run(main)
 
@@ -335,9 +343,9 @@ def test_a_strangers_nonsense_ends_its_connection_and_nothing_else(junk: bytes) 
 
 def test_one_address_has_a_bounded_number_of_connections_without_identity() -> None:
     async def main() -> None:
-        async with swarm() as alice, swarm() as bob:
+        async with swarm() as alice, swarm(limits=Limits(exempt=())) as bob:
             port = bob.listen_addrs()[0].port
-            opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(UPGRADING.each)]
+            opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(PER_IP4[0].connections)]
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
@@ -351,12 +359,13 @@ def test_one_address_has_a_bounded_number_of_connections_without_identity() -> N
 def test_a_peer_cannot_have_more_connections_than_its_share() -> None:
     async def main() -> None:
         async with swarm() as alice, swarm() as bob:
-            for _ in range(CONNECTIONS.each):
+            share = min(PEER.connections, PEER.files)  # each of them takes a file
+            for _ in range(share):
                 await another(alice, bob)
             with pytest.raises(LimitExceeded):
                 await another(alice, bob)
-            assert len(alice.connections(bob.peer_id)) == CONNECTIONS.each
-            assert await alice.disconnect(bob.peer_id) == CONNECTIONS.each
+            assert len(alice.connections(bob.peer_id)) == share
+            assert await alice.disconnect(bob.peer_id) == share
             assert await echoes(await another(alice, bob))
 
     run(main)
@@ -605,5 +614,117 @@ def test_without_a_listener_there_is_no_port_to_punch_from() -> None:
         async with swarm(listen=False) as alice, swarm() as bob:
             with pytest.raises(DialError, match="no listener"):
                 await alice.dial_punch(bob.peer_id, bob.listen_addrs(), Role.INITIATOR, soon(0.2))
+
+    run(main)
+
+
+# ── QUIC ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_quic_addresses_are_dialled_by_quic() -> None:
+    async def main() -> None:
+        async with swarm(addrs=(ANY_UDP_PORT,)) as alice, swarm(addrs=(ANY_PORT, ANY_UDP_PORT)) as bob:
+            connection = await alice.dial(bob.peer_id, bob.listen_addrs())
+            assert (connection.transport, connection.security, connection.muxer) == ("quic", "/tls/1.0.0", "quic")
+            assert connection.local == alice.listen_addrs()[0]
+            await until(lambda: bool(bob.connections(alice.peer_id)), bob.on_connected)
+            (other,) = bob.connections(alice.peer_id)
+            assert await echoes(connection)
+            assert await echoes(other)
+
+    run(main)
+
+
+@pytest.mark.parametrize("addrs", [(ANY_UDP_PORT,), (ANY_PORT, ANY_UDP_PORT)], ids=["quic", "both"])
+@pytest.mark.parametrize("later", ["alice", "bob"])
+def test_a_hole_is_punched_by_dialling_and_knocking(addrs: tuple[Multiaddr, ...], later: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with swarm(addrs=addrs) as alice, swarm(addrs=addrs) as bob:
+            until_then = loop.time() + DEADLINE
+
+            async def punch(one: Swarm, other: Swarm, role: Role) -> Connection:
+                return await one.dial_punch(other.peer_id, other.listen_addrs(), role, until_then)
+
+            sides = [punch(alice, bob, Role.INITIATOR), punch(bob, alice, Role.RESPONDER)]
+            mine, theirs = await asyncio.gather(*(sides if later == "bob" else reversed(sides)))
+            assert await echoes(mine)
+            assert await echoes(theirs)
+            assert {mine.direction, theirs.direction} == {Direction.INBOUND, Direction.OUTBOUND}
+
+    run(main)
+
+
+def test_a_quic_connection_that_arrives_while_both_sides_dial_will_do() -> None:
+    """As go has it on its last attempt."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with swarm(addrs=(ANY_UDP_PORT,)) as alice, swarm(addrs=(ANY_UDP_PORT,)) as bob:
+            until_then = loop.time() + DEADLINE
+            dead = Multiaddr("/ip4/127.0.0.1/udp/9/quic-v1")
+            expecting = asyncio.create_task(alice.dial_punch(bob.peer_id, [dead], Role.INITIATOR, until_then))
+            await asyncio.sleep(0)
+            await bob.dial(alice.peer_id, alice.listen_addrs())
+            connection = await expecting
+            assert connection.direction is Direction.INBOUND
+            assert await echoes(connection)
+
+    run(main)
+
+
+def test_a_responder_at_another_port_than_it_was_told_is_found_by_its_knocks() -> None:
+    """As behind a NAT that maps by destination: what bob offered is an address where nobody is."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with swarm(addrs=(ANY_UDP_PORT,)) as alice, swarm(addrs=(ANY_UDP_PORT,)) as bob:
+            until_then = loop.time() + DEADLINE
+            stale = Multiaddr("/ip4/127.0.0.1/udp/9/quic-v1")
+            mine, theirs = await asyncio.gather(
+                alice.dial_punch(bob.peer_id, [stale], Role.INITIATOR, until_then),
+                bob.dial_punch(alice.peer_id, alice.listen_addrs(), Role.RESPONDER, until_then),
+            )
+            assert mine.remote == bob.listen_addrs()[0]
+            assert await echoes(theirs)
+
+    run(main)
+
+
+def test_a_responder_whose_knocks_nobody_follows_dials() -> None:
+    """As behind a NAT that maps by destination, with a peer that only dials the address it was told."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with swarm(addrs=(ANY_UDP_PORT,)) as alice, swarm(addrs=(ANY_UDP_PORT,)) as bob:
+            until_then = loop.time() + DEADLINE
+            theirs = await bob.dial_punch(alice.peer_id, alice.listen_addrs(), Role.RESPONDER, until_then)
+            assert theirs.direction is Direction.OUTBOUND
+            assert await echoes(theirs)
+
+    run(main)
+
+
+@pytest.mark.parametrize("psk", [None, bytes(range(32))], ids=["open", "private"])
+def test_a_responder_that_reaches_a_plain_listener_begins(psk: bytes | None) -> None:
+    """As where the peer lets in every port of our address: its listener knows of no punch, and responds too."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with swarm(psk=psk) as alice, swarm(psk=psk) as bob:
+            until_then = loop.time() + DEADLINE
+            theirs = await bob.dial_punch(alice.peer_id, alice.listen_addrs(), Role.RESPONDER, until_then)
+            assert theirs.direction is Direction.OUTBOUND
+            assert await echoes(theirs)
+
+    run(main)
+
+
+def test_a_host_that_is_denied_is_not_even_knocked_at() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with swarm(addrs=(ANY_UDP_PORT,), deny=("127.0.0.0/8",)) as alice, swarm(addrs=(ANY_UDP_PORT,)) as bob:
+            with pytest.raises(DialError, match="no address to punch to"):
+                await alice.dial_punch(bob.peer_id, bob.listen_addrs(), Role.RESPONDER, loop.time() + 1)
 
     run(main)

@@ -12,7 +12,7 @@ import pytest
 
 from node.errors import ConfigError, ConnectionClosed, DeadlineExceeded, LocalProtocolError, StreamClosed
 from node.names.multiaddr import Multiaddr
-from node.net.stream import RawConnection, read_exactly
+from node.net.stream import Abandonable, RawConnection, Taking, read_exactly
 from node.net.tcp import MAX_BUFFERED, RECEIVE_BUFFER, TcpDialError, TcpTransport
 from tests.support.connections import ANY_PORT, read_all, tcp_pair
 
@@ -200,6 +200,22 @@ def test_a_writer_waits_while_nobody_reads_and_little_is_buffered() -> None:
     asyncio.run(main())
 
 
+def test_the_other_end_takes_something_as_long_as_the_rest_waits_for_it() -> None:
+    async def main() -> None:
+        async with tcp_pair() as (dialled, accepted):
+            assert isinstance(dialled, Taking)
+            assert not dialled.is_taking(60.0), "nothing waits"
+            writing = asyncio.create_task(dialled.write(bytes(16 << 20)))
+            await read_exactly(accepted, 1 << 20)
+            assert dialled.is_taking(60.0)
+            assert not dialled.is_taking(-1.0), "it was longer ago than that"
+            await read_exactly(accepted, 15 << 20)
+            await writing
+            assert not dialled.is_taking(60.0)
+
+    asyncio.run(main())
+
+
 def test_an_abort_wakes_those_who_wait() -> None:
     async def main() -> None:
         async with tcp_pair() as (dialled, accepted):
@@ -211,6 +227,28 @@ def test_an_abort_wakes_those_who_wait() -> None:
             with pytest.raises(ConnectionClosed):
                 await writing
             accepted.abort()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["abandon", "abort"])
+def test_who_abandons_a_connection_can_dial_the_same_pair_of_addresses_at_once(end: str) -> None:
+    async def main() -> None:
+        transport = TcpTransport()
+        async with listening(transport) as (source, _), listening(TcpTransport()) as (target, accepted):
+            former = await transport.dial(target, source=source, strict_source=True)
+            assert isinstance(former, Abandonable)
+            getattr(former, end)()
+            assert await former.read() == b""
+            there = await accepted.get()  # which does not end its side: as if it had heard of nothing
+            if end == "abandon":
+                await (await transport.dial(target, source=source, strict_source=True)).close()
+                await (await accepted.get()).close()
+            else:
+                with pytest.raises(TcpDialError) as raised:
+                    await transport.dial(target, source=source, strict_source=True)
+                assert raised.value.errno == errno.EADDRNOTAVAIL
+            there.abort()
 
     asyncio.run(main())
 

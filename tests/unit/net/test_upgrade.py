@@ -16,10 +16,11 @@ from node.errors import (
     RemoteProtocolError,
     SecurityError,
 )
+from node.logic.protection import DEFAULT, Protection, Security
 from node.names.keys import KeyType, PrivateKey
 from node.net.stream import RawConnection
 from node.net.upgrade import Muxed, Role, UpgradeConfig, upgrade
-from tests.support.connections import ALICE, BOB, End, tcp_pair, upgraded
+from tests.support.connections import ALICE, BOB, End, read_all, tcp_pair, upgraded
 
 Outcome = Muxed | BaseException
 
@@ -107,7 +108,7 @@ def test_meeting_another_peer_than_expected_ends_both_sides() -> None:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (UpgradeConfig(security=("/tls/1.0.0",)), UpgradeConfig()),
+        (UpgradeConfig(security=(Security.PLAINTEXT,)), UpgradeConfig()),
         (UpgradeConfig(muxers=("/mplex/6.7.0",)), UpgradeConfig()),
         (UpgradeConfig(muxers=("/mplex/6.7.0",), early_muxer=False), UpgradeConfig()),
     ],
@@ -185,3 +186,94 @@ def test_a_cancelled_upgrade_closes_the_connection() -> None:
             assert await dialled.read() == b""
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("security", list(Security))
+def test_every_security_carries_streams(security: Security) -> None:
+    async def main() -> None:
+        async with tcp_pair() as (dialled, accepted):
+            config = UpgradeConfig(security=(security,))
+            alice, bob = await upgraded(dialled, accepted, ours=config, theirs=config)
+            assert {alice.muxed.security, bob.muxed.security} == {str(security)}
+            assert alice.muxed.early_muxer is (security is not Security.PLAINTEXT)
+            stream = await alice.muxed.open_stream()
+            await stream.write(bytes(200_000))
+            await stream.close_write()
+            assert await read_all(await bob.incoming.get()) == bytes(200_000)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("security", list(Security))
+def test_with_every_security_another_peer_is_refused_and_told_by_the_end(security: Security) -> None:
+    async def main() -> None:
+        async with tcp_pair() as (dialled, accepted):
+            config = UpgradeConfig(security=(security,))
+            ours, theirs = await attempt(dialled, accepted, config, config, expected=ALICE)
+            assert isinstance(ours, PeerIdMismatch)
+            assert isinstance(theirs, (ConnectionClosed, SecurityError))
+
+    asyncio.run(main())
+
+
+def test_the_initiator_learns_by_its_first_read_that_a_tls_responder_refused_it() -> None:
+    async def main() -> None:
+        async with tcp_pair() as (dialled, accepted):
+            config = UpgradeConfig(security=(Security.TLS,))
+            ours, theirs = await asyncio.gather(
+                upgrade(dialled, key=ALICE, role=Role.INITIATOR, config=config),
+                upgrade(accepted, key=BOB, role=Role.RESPONDER, expected=BOB.peer_id(), config=config),
+                return_exceptions=True,
+            )
+            assert isinstance(theirs, PeerIdMismatch)
+            assert isinstance(ours, Muxed)  # TLS is done on this side before the other has seen our certificate
+            end = End(ours)
+            end.start()
+            assert isinstance(await end.closed, (SecurityError, ConnectionClosed))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.permutations(Protection, 2)))
+def test_nodes_of_different_states_of_protection_do_not_come_together(one: Protection, other: Protection) -> None:
+    async def main() -> None:
+        async with tcp_pair() as (dialled, accepted):
+            first, second = UpgradeConfig(security=one.securities), UpgradeConfig(security=other.securities)
+            outcomes = await attempt(dialled, accepted, first, second)
+            assert all(isinstance(outcome, NodeError) for outcome in outcomes)
+
+    asyncio.run(main())
+
+
+def test_a_private_network_holds_those_who_have_its_key() -> None:
+    async def main() -> None:
+        async with tcp_pair() as (dialled, accepted):
+            config = UpgradeConfig(psk=bytes(32))
+            alice, bob = await upgraded(dialled, accepted, ours=config, theirs=config)
+            stream = await alice.muxed.open_stream()
+            await stream.write(bytes(200_000))
+            await stream.close_write()
+            assert await read_all(await bob.incoming.get()) == bytes(200_000)
+            await alice.muxed.close()
+            assert await bob.closed is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("keys", [(bytes(32), None), (None, bytes(32)), (bytes(32), bytes([1] * 32))])
+def test_who_has_another_key_or_none_is_not_understood(keys: tuple[bytes | None, bytes | None]) -> None:
+    async def main() -> None:
+        async with tcp_pair() as (dialled, accepted):
+            first, second = (UpgradeConfig(psk=key, timeout=0.5) for key in keys)
+            outcomes = await attempt(dialled, accepted, first, second)
+            assert all(isinstance(outcome, NodeError) for outcome in outcomes)
+
+    asyncio.run(main())
+
+
+def test_the_key_of_a_private_network_is_not_shown() -> None:
+    assert "psk" not in repr(UpgradeConfig(psk=bytes(32)))
+
+
+def test_encrypted_is_what_a_node_does_unless_told_otherwise() -> None:
+    assert UpgradeConfig().security == DEFAULT == Protection.ENCRYPTED.securities == (Security.NOISE, Security.TLS)

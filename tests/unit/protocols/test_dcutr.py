@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -21,9 +21,13 @@ from node.net.upgrade import Role
 from node.protocols.dcutr import Dcutr
 from node.protocols.relay_server import RelayServer
 from node.wire.dcutr import MAX_MESSAGE, PROTOCOL, HolePunch, HolePunchType
+from node.wire.framing import encode_frame
+from node.wire.identify import PUSH_PROTOCOL
+from node.wire.identify import Identify as Message
 from tests.support.hosts import LOOPBACK, Seen, addr_of, run
 
 POLICY = PunchPolicy(direct_dial=0.0, grace=0.05, allow_private=True)
+IMPATIENT = replace(POLICY, patience=0.0)
 CONNECT, SYNC = HolePunchType.CONNECT, HolePunchType.SYNC
 
 
@@ -203,13 +207,69 @@ def test_without_a_public_address_the_connection_stays_relayed() -> None:
 
 def test_a_peer_without_hole_punching_stays_relayed() -> None:
     async def main() -> None:
-        async with three(a=None) as net:
+        async with three(a=None, b=IMPATIENT) as net:
             await net.meet()
             gave_up = await net.b_seen.punch(PunchStep.GAVE_UP)
             assert "supports none" in (gave_up.why or "")
             assert net.paths() == ({Path.RELAYED}, {Path.RELAYED})
 
     run(main)
+
+
+def test_a_peer_that_serves_the_protocol_a_little_later_is_waited_for() -> None:
+    async def main() -> None:
+        async with three(a=None) as net:
+            await net.meet()
+            assert "supports none" in ((await net.b_seen.punch(PunchStep.UNSERVED)).why or "")
+            async with punching(net.a):
+                assert (await net.b_seen.punch(PunchStep.SUCCEEDED)).attempt == 1
+                await relayed_gone(net)
+            assert [event.stage for event in net.b_seen.punches()].count(PunchStep.STARTED) == 1
+
+    run(main)
+
+
+def test_a_peer_that_serves_the_protocol_only_after_we_gave_up_is_punched_with_then() -> None:
+    async def main() -> None:
+        async with three(a=None, b=IMPATIENT) as net:
+            await net.meet()
+            await net.b_seen.punch(PunchStep.GAVE_UP)
+            async with punching(net.a):
+                await net.b_seen.punch(PunchStep.SUCCEEDED)
+                await relayed_gone(net)
+            assert [event.stage for event in net.b_seen.punches()].count(PunchStep.STARTED) == 2
+
+    run(main)
+
+
+def test_a_peer_that_only_says_that_it_serves_the_protocol_is_believed_three_times() -> None:
+    async def main() -> None:
+        async with three(a=None, b=IMPATIENT) as net:
+            await net.meet()
+            await net.b_seen.punch(PunchStep.GAVE_UP)
+            (relayed,) = net.a.swarm.connections(net.b.peer_id)
+            identify = Message(protocols=(PROTOCOL,)).to_bytes()
+            for count in range(1, 6):
+                tells = await relayed.new_stream([PUSH_PROTOCOL], limited=True)
+                await tells.write(encode_frame(identify))
+                await tells.close_write()
+                assert await tells.read() == b""
+                await count_of(net.b_seen, PunchStep.GAVE_UP, min(count + 1, 3))
+            assert [event.stage for event in net.b_seen.punches()].count(PunchStep.STARTED) == 3
+
+    run(main)
+
+
+async def count_of(seen: Seen, stage: PunchStep, count: int) -> None:
+    await seen.wait(PunchStage, lambda _: [event.stage for event in seen.punches()].count(stage) >= count)
+
+
+@contextlib.asynccontextmanager
+async def punching(node: Host) -> AsyncIterator[None]:
+    dcutr = Dcutr(node, POLICY)
+    await dcutr.start()
+    yield
+    await dcutr.close()
 
 
 def test_a_peer_that_does_not_listen_cannot_offer_an_address_and_stays_relayed() -> None:
@@ -262,7 +322,7 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("kind", NONSENSE)
+@pytest.mark.parametrize("kind", [kind for kind in NONSENSE if kind != "no addresses"])
 def test_nonsense_for_an_answer_ends_the_work_and_not_the_connection(kind: str) -> None:
     async def main() -> None:
         async with three(a=None) as net:
@@ -277,6 +337,23 @@ def test_nonsense_for_an_answer_ends_the_work_and_not_the_connection(kind: str) 
             assert (await net.b_seen.punch(PunchStep.GAVE_UP)).attempt == 1
             (connection,) = net.b.swarm.connections(net.a.peer_id)
             assert await net.b.ping.ping(connection) > 0
+
+    run(main)
+
+
+def test_a_peer_that_knows_no_address_of_its_own_is_asked_three_times() -> None:
+    async def main() -> None:
+        policy = PunchPolicy(direct_dial=0.0, pause=0.05, allow_private=True)
+        async with three(a=None, b=policy) as net:
+
+            async def answer(stream: Stream) -> None:
+                await read_frame(stream, MAX_MESSAGE)
+                await write_frame(stream, HolePunch(CONNECT).to_bytes())
+                assert await stream.read() == b""  # closed, not reset
+
+            net.a.handle(PROTOCOL, answer, limited=True)
+            await net.meet()
+            assert (await net.b_seen.punch(PunchStep.GAVE_UP)).attempt == policy.attempts
 
     run(main)
 

@@ -10,9 +10,11 @@ import pytest
 
 from node.errors import DeadlineExceeded, NegotiationError, RemoteProtocolError, StreamReset
 from node.host import Host
+from node.names.keys import PrivateKey
 from node.net.connection import Stream
 from node.net.stream import read_exactly
 from node.protocols.ping import PROTOCOL
+from tests.support.hostile import speak, stranger
 
 Hosts = Callable[..., AbstractAsyncContextManager[tuple[Host, Host]]]
 
@@ -52,17 +54,16 @@ def test_a_ping_in_pieces_is_answered_whole(hosts: Hosts) -> None:
     asyncio.run(main())
 
 
-def test_a_peer_has_at_most_four_ping_streams(hosts: Hosts) -> None:
+def test_a_peer_has_at_most_two_ping_streams(hosts: Hosts) -> None:
     async def main() -> None:
-        async with hosts() as (alice, bob):
-            connection = await alice.connect(bob.addrs()[0].with_peer(bob.peer_id))
-            for _ in range(4):
-                stream = await connection.new_stream([PROTOCOL])
+        async with hosts() as (_, bob), stranger(bob, PrivateKey.generate()) as mallory:
+            for _ in range(2):
+                stream = await speak(mallory, PROTOCOL)
                 await stream.write(bytes(32))
                 await read_exactly(stream, 32)
-            fifth = await connection.new_stream([PROTOCOL])
+            third = await speak(mallory, PROTOCOL)
             with pytest.raises(StreamReset):
-                await fifth.read()
+                await third.read()
 
     asyncio.run(main())
 

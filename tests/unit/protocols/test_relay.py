@@ -10,6 +10,7 @@ import pytest
 
 from node.errors import (
     ConnectionClosed,
+    DialError,
     LimitExceeded,
     NodeError,
     PeerIdMismatch,
@@ -20,8 +21,10 @@ from node.errors import (
 from node.events import Circuit, CircuitStep, Path, ReservationLost, Reserved
 from node.host import Host, HostConfig
 from node.logic.relay import RelayLimits
+from node.names.keys import PrivateKey
 from node.names.multiaddr import Multiaddr
 from node.net.connection import Connection, Stream
+from node.net.negotiate import respond
 from node.net.stream import read_exactly, read_frame, write_frame
 from node.protocols.echo import PROTOCOL as ECHO
 from node.protocols.relay_client import Held, RelayClient
@@ -40,6 +43,7 @@ from node.wire.relay import (
     StopType,
     Voucher,
 )
+from tests.support.hostile import speak, stranger
 from tests.support.hosts import LOOPBACK, addr_of, run, watch
 
 
@@ -88,7 +92,9 @@ async def echo(connection: Connection, payload: bytes) -> bytes:
 async def ask(at: Connection, message: bytes) -> HopMessage:
     stream = await at.new_stream([HOP_PROTOCOL], limited=True)
     await write_frame(stream, message)
-    return HopMessage.from_bytes(await read_frame(stream, MAX_MESSAGE))
+    answer = HopMessage.from_bytes(await read_frame(stream, MAX_MESSAGE))
+    await stream.close()
+    return answer
 
 
 def serve_hop(node: Host, answer: Callable[[HopMessage], HopMessage]) -> None:
@@ -168,6 +174,22 @@ def test_a_lost_slot_can_be_reserved_again() -> None:
             await b.swarm.disconnect(r.peer_id)
             await reserve(b, r)
             assert (await a.connect(through(r, b))).path is Path.RELAYED
+
+    run(main)
+
+
+def test_a_relay_that_was_away_is_asked_for_a_slot_as_soon_as_somebody_wants_one() -> None:
+    async def main() -> None:
+        async with host() as node:
+            async with relay() as (at, _):
+                where, key = addr_of(at), at.key
+            with pytest.raises(DialError):
+                await node.connect(where)
+            with pytest.raises(DialError, match="left alone"):
+                await node.connect(where)
+            async with Host(HostConfig(key=key, listen=(where.without("p2p"),), dcutr=False)) as back:
+                await RelayServer(back).start()
+                assert (await client_of(node).reserve(where)).relay == back.peer_id
 
     run(main)
 
@@ -365,6 +387,30 @@ def test_a_relay_does_not_loop_back_to_itself_or_to_who_asks() -> None:
     run(main)
 
 
+def test_a_target_that_comes_again_before_it_has_answered_is_asked_by_the_newer_connection() -> None:
+    """It has changed its network: by the older one it hears of nothing any more."""
+
+    async def main() -> None:
+        key = PrivateKey.generate()
+        async with relay() as (r, _), host() as a, stranger(r, key) as deaf:
+            hop = await speak(deaf, HOP_PROTOCOL)
+            await write_frame(hop, HopMessage(HopType.RESERVE).to_bytes())
+            assert HopMessage.from_bytes(await read_frame(hop, MAX_MESSAGE)).status is Status.OK
+            config = HostConfig(listen=(LOOPBACK,), relay_client=True, dcutr=False, key=key)
+            async with Host(config) as b:
+                dialling = asyncio.create_task(a.connect(through(r, b)))
+                asked = False
+                while not asked:  # identify comes as well
+                    with contextlib.suppress(NodeError):
+                        await respond(await deaf.incoming.get(), STOP_PROTOCOL.__eq__)
+                        asked = True  # and it is not answered
+                await reserve(b, r)
+                connection = await dialling
+                assert await echo(connection, b"x" * 1000) == b"x" * 1000
+
+    run(main)
+
+
 @pytest.mark.parametrize("hops", ["twice through it", "through ourselves", "through the peer itself"])
 def test_a_path_that_is_not_one_through_another_relay_is_not_dialled(hops: str) -> None:
     async def main() -> None:
@@ -507,7 +553,7 @@ def test_what_follows_the_status_on_the_stream_belongs_to_the_connection_over_it
             async def handler(stream: Stream) -> None:
                 await read_frame(stream, MAX_MESSAGE)
                 status = HopMessage(HopType.STATUS, status=Status.OK).to_bytes()
-                refusal = b"\x13/multistream/1.0.0\n\x03na\n"
+                refusal = b"\x13/multistream/1.0.0\n" + 2 * b"\x03na\n"  # to Noise and to TLS
                 await stream.write(bytes([len(status)]) + status + refusal)
                 await stream.read()
 

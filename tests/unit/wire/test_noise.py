@@ -22,12 +22,10 @@ from node.wire.noise import (
     MAX_MESSAGE,
     MAX_MUXERS,
     MAX_PLAINTEXT,
-    DataReceived,
-    Event,
-    HandshakeCompleted,
     HandshakeState,
     Noise,
 )
+from node.wire.security_events import DataReceived, Event, HandshakeCompleted
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "vectors" / "noise_xx_25519_chachapoly_sha256.json").read_text(encoding="utf-8")

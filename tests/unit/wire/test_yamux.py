@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.errors import ConnectionClosed, LimitExceeded, RemoteProtocolError, StreamClosed
-from node.wire.yamux import INITIAL_WINDOW, MAX_CONTROL, Yamux, YamuxConfig
-from node.wire.yamux_events import (
+from node.wire.muxer_events import (
     DataReceived,
     Event,
     GoAwayReceived,
@@ -21,6 +20,7 @@ from node.wire.yamux_events import (
     StreamOpened,
     StreamWasReset,
 )
+from node.wire.yamux import INITIAL_WINDOW, MAX_CONTROL, Yamux, YamuxConfig
 from node.wire.yamux_frames import HEADER, Flag, GoAwayCode, Kind
 from node.wire.yamux_windows import GrowthPool
 

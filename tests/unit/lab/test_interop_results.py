@@ -1,0 +1,240 @@
+"""Results of a matrix of implementations: read back as written, told in every form, joined, and never made better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import pytest
+
+from lab.errors import LabError
+from lab.model.interop import Check, Scene, Setup, Stack
+from lab.report.badge import badge_json, badge_svg
+from lab.report.interop import (
+    Attempt,
+    Cell,
+    Implementation,
+    Known,
+    Outcome,
+    Results,
+    is_interop,
+    load,
+    results_from_json,
+)
+from lab.report.interop_text import markdown, problems, summary
+from lab.report.interopdoc import MARKS, insert, page
+from lab.report.junit import junit
+from lab.report.punch_grids import punch_grids
+from lab.report.results import Machine, Mark
+from lab.run.interop import JOURNAL, Order, Shard, begin, order_of, resume, write_results
+from lab.run.merge import merge
+
+TCP = Stack("tcp", "noise", "yamux")
+JS = Known(Check.ECHO, "js-echo", "js|echoes nothing", "docs/interop.md#echo")
+
+
+def setup(dialer: str, listener: str) -> Setup:
+    return Setup(Scene.TALK, dialer, listener, TCP)
+
+
+def cell(dialer: str, listener: str, *marks: Mark, known: tuple[Known, ...] = ()) -> Cell:
+    """A cell whose echo came out so in one attempt after the other, and whose connect always passed."""
+    connected = Outcome(Check.CONNECT, Mark.PASSED, "", 0.1)
+    attempts = tuple(
+        Attempt(
+            (connected, Outcome(Check.ECHO, mark, "" if mark is Mark.PASSED else "no\x00\x1b<b>")),
+            2.0,
+            alone=number > 0,
+            evidence="cells/there",
+        )
+        for number, mark in enumerate(marks)
+    )
+    return Cell(setup(dialer, listener), attempts, known)
+
+
+def results(*cells: Cell, planned: int | None = None, shard: str = "") -> Results:
+    return Results(
+        run="20251125-101010-interop-ab12",
+        started=1_763_719_000.0,
+        seconds=12.5,
+        machine=Machine(2, "Debian GNU/Linux 12", "6.18", "3.11.2", "0.1.0"),
+        seed=1,
+        mode="cover",
+        shard=shard,
+        planned=len(cells) if planned is None else planned,
+        implementations=(Implementation("go", "go-libp2p", "0.51.0"), Implementation("js", "", "")),
+        cells=cells,
+    )
+
+
+GOOD = cell("go", "js", Mark.PASSED)
+FLAKY = cell("go", "go", Mark.FAILED, Mark.PASSED)
+BAD = cell("js", "go", Mark.FAILED, Mark.FAILED)
+AS_KNOWN = cell("js", "js", Mark.FAILED, known=(JS,))
+CURED = cell("js", "py", Mark.PASSED, known=(JS,))
+BROKEN = cell("py", "py", Mark.INCONCLUSIVE, Mark.INCONCLUSIVE)
+EVERYTHING = results(GOOD, FLAKY, BAD, AS_KNOWN, CURED, BROKEN, planned=7)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    write_results(tmp_path, EVERYTHING)
+    assert load(tmp_path) == EVERYTHING
+    assert is_interop(tmp_path)
+    assert json.loads((tmp_path / "badge.json").read_text())["color"] == "red"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"kind": "interop", "format": 99}'])
+def test_nothing_else_is_taken_for_results(text: str) -> None:
+    with pytest.raises(LabError):
+        results_from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("cells", "ok"),
+    [
+        ((GOOD,), True),
+        ((FLAKY,), True),
+        ((AS_KNOWN,), True),
+        ((CURED,), True),
+        ((BAD, GOOD), False),
+        ((BROKEN,), False),
+    ],
+)
+def test_all_is_well_only_if_nothing_failed_that_was_not_known_to(cells: tuple[Cell, ...], ok: bool) -> None:
+    assert results(*cells).ok is ok
+
+
+def test_a_run_that_was_interrupted_is_not_well() -> None:
+    assert not results(GOOD, planned=2).ok
+    assert "1 of 2 left" in summary(results(GOOD, planned=2))
+
+
+def test_people_are_told_what_failed_and_how_to_repeat_it_what_is_flaky_and_what_is_known() -> None:
+    told = problems(EVERYTHING)
+    assert [line.partition(":")[0].strip() for line in told] == [
+        *("FLAKY", "FAILED", "again", "INCONCLUSIVE", "again", "KNOWN"),
+    ]
+    assert told[2].strip() == (
+        "again: punchlab matrix --check echo --dialer js --listener go --transport tcp --security noise --muxer yamux"
+    )
+    assert "1 of 2 failed" in told[-1]
+    assert problems(results(CURED))[0].startswith("CURED: js-echo")
+
+
+def test_markdown_holds_whatever_a_peer_says() -> None:
+    text = markdown(EVERYTHING)
+    assert "go-libp2p 0.51.0, js: no peer here" in text
+    assert "<b>" not in text
+    assert all(line.startswith("|") == line.endswith("|") for line in text.splitlines() if line)
+
+
+def test_junit_tells_failures_errors_and_what_was_left_out() -> None:
+    root = Xml.fromstring(junit(EVERYTHING))  # noqa: S314 -- our own text
+    suites = {suite.get("name"): suite for suite in root}
+    echo = suites["echo"]
+    counts = [echo.get(name) for name in ("tests", "failures", "errors", "skipped")]
+    assert counts == ["6", "1", "1", "1"]
+    cases = {case.get("name"): case for case in echo}
+    (failure,) = (case.find("failure") for case in cases.values() if case.find("failure") is not None)
+    assert failure is not None
+    assert "repeat it: punchlab matrix --check echo" in str(failure.text)
+    assert "flaky" in str(cases[f"{FLAKY.setup}"].findtext("system-out"))
+    assert suites["connect"].get("failures") == "0"
+
+
+def test_the_badge_counts_what_passed() -> None:
+    assert json.loads(badge_json(results(GOOD, AS_KNOWN)))["message"] == "3/4"
+    assert json.loads(badge_json(results(GOOD, AS_KNOWN)))["color"] == "yellow"
+    assert json.loads(badge_json(results(GOOD)))["color"] == "brightgreen"
+    picture = Xml.fromstring(badge_svg(results(GOOD)))  # noqa: S314 -- our own text
+    assert picture.tag.endswith("svg")
+
+
+def saved(folder: Path, name: str, what: Results) -> Path:
+    path = folder / name
+    path.mkdir()
+    write_results(path, what)
+    return path
+
+
+def test_shards_are_merged_into_one_and_evidence_is_found_from_there(tmp_path: Path) -> None:
+    one = saved(tmp_path, "one", results(GOOD, shard="1/2"))
+    two = saved(tmp_path, "two", replace(results(BAD, FLAKY, shard="2/2"), seconds=20.0))
+    into = tmp_path / "merged"
+    into.mkdir()
+    both = merge([one, two], into)
+    assert {each.setup for each in both.cells} == {GOOD.setup, BAD.setup, FLAKY.setup}
+    assert (both.complete, both.seconds, both.shard) == (True, 20.0, "")
+    assert {each.evidence for each in both.findings} == {"../one/cells/there", "../two/cells/there"}
+
+
+def test_a_shard_that_is_missing_leaves_the_whole_unfinished(tmp_path: Path) -> None:
+    one = saved(tmp_path, "one", results(GOOD, shard="1/2"))
+    assert not merge([one], tmp_path).complete
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    one = saved(tmp_path, "one", results(GOOD))
+    with pytest.raises(LabError, match="more than one"):
+        merge([one, saved(tmp_path, "same", results(GOOD))], tmp_path)
+    with pytest.raises(LabError, match="another matrix"):
+        merge([one, saved(tmp_path, "other", replace(results(BAD), seed=2))], tmp_path)
+
+
+def test_a_run_that_was_cut_off_in_the_middle_of_a_line_goes_on_from_what_is_whole(tmp_path: Path) -> None:
+    from lab.model.interop import Selection
+    from lab.model.plain import to_plain
+
+    order = Order(Selection(("go",), ("js",), ("own",)), seed=3, shard=Shard(2, 8))
+    folder = begin(order, tmp_path)
+    assert order_of(folder) == order
+    lines = [json.dumps(to_plain(each)) for each in (BAD, GOOD, replace(BAD, attempts=BAD.attempts[:1]))]
+    (folder / JOURNAL).write_text("\n".join([*lines, lines[0][:50]]), "utf-8")
+    done = resume(folder)
+    assert set(done) == {BAD.setup.name, GOOD.setup.name}
+    assert len(done[BAD.setup.name].attempts) == 1
+    assert resume(folder) == done
+    with pytest.raises(LabError, match="not the run of a matrix"):
+        order_of(tmp_path)
+
+
+def punched(relay: str, nats: tuple[str, str], mark: Mark, why: str) -> Cell:
+    of = Setup(Scene.PUNCH, "own", "go", Stack("quic"), relay, nats)
+    return Cell(of, (Attempt((Outcome(Check.PUNCH, mark, why),), 2.0, evidence="cells/there"),))
+
+
+def test_punches_are_told_by_nats_with_a_sign_for_each_relay() -> None:
+    three = ("full-cone", "port-restricted", "symmetric-random")
+    cells = [
+        punched(relay, nats, Mark.PASSED, "direct: so") for relay in ("own", "go") for nats in product(three, three)
+    ]
+    cells[0] = punched("own", ("full-cone", "full-cone"), Mark.FAILED, "no such punch")
+    cells[-1] = punched("go", ("symmetric-random", "symmetric-random"), Mark.PASSED, "relayed: so")
+    who = (Implementation("own", "punchlab-python", "1"), Implementation("go", "go-libp2p", "0.51.0"))
+    of = replace(results(*cells), implementations=who)
+    told = punch_grids(of)
+    assert told[0] == "**own → go over quic** by the relay of own, go"
+    assert told[2] == "| from ↓ to → | full-cone | port-restricted | symmetric-random |"
+    assert told[4] == "| full-cone | direct ✗✓ | direct ✓✓ | direct ✓✓ |"
+    assert told[6] == "| symmetric-random | direct ✓✓ | direct ✓✓ | direct relayed ✓✓ |"
+    assert "direct relayed ✓✓" in page([of])
+    assert punch_grids(results(*cells[:2])) == []
+
+
+def test_the_page_and_the_readmes_table_are_made_of_results() -> None:
+    text = page([EVERYTHING])
+    assert "## connect, echo: every pair of values" in text
+    assert "punchlab matrix" not in text
+    readme = "before\n" + "".join(MARKS) + "after\n"
+    made = insert(readme, results(GOOD, AS_KNOWN))
+    assert made.startswith("before\n")
+    assert made.endswith("after\n")
+    assert "| **go** | – | 1 of 1 |" in made
+    assert "go-libp2p 0.51.0, js: no peer here; 2025-11-21." in made
+    assert insert(made, results(GOOD, AS_KNOWN)) == made
+    assert "2025-11-21; 1 of 2 setups only when tried again by themselves." in insert(readme, results(GOOD, FLAKY))
+    with pytest.raises(ValueError, match="has no lines"):
+        insert("nothing", results(GOOD))
