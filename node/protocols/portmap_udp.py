@@ -102,6 +102,7 @@ class PcpRouter:
         self._forgot = forgot
         self._now = now
         self._epoch = Epoch(Protocol.PCP)
+        self._told = False
 
     async def probe(self) -> None:
         """Return when it answers; RouterRefusedError if it speaks another version."""
@@ -128,8 +129,9 @@ class PcpRouter:
         return True
 
     def announced(self, data: bytes) -> None:
-        """Take what it told unasked; DecodeError."""
-        self._heard(pcp.decode(data), told=True)
+        """Take what it told unasked; DecodeError, and then the next answer is taken as told."""
+        self._told = True
+        self._heard(pcp.decode(data))
 
     async def _ask(self, request: bytes, fits: Callable[[pcp.Response], bool]) -> pcp.Response:
         def accepts(data: bytes) -> pcp.Response | None:
@@ -140,7 +142,8 @@ class PcpRouter:
         self._heard(response)
         return response
 
-    def _heard(self, response: pcp.Response, *, told: bool = False) -> None:
+    def _heard(self, response: pcp.Response) -> None:
+        told, self._told = self._told, False
         if not self._epoch.goes_on(response.epoch, self._now(), told=told):
             self._forgot()
 
@@ -167,6 +170,7 @@ class NatPmpRouter:
         self._forgot = forgot
         self._now = now
         self._epoch = Epoch(Protocol.NAT_PMP)
+        self._told = False
 
     async def probe(self) -> None:
         """Return when it answers; RouterRefusedError if it speaks another version."""
@@ -188,8 +192,9 @@ class NatPmpRouter:
         return True
 
     def announced(self, data: bytes) -> None:
-        """Take what it told unasked; DecodeError."""
-        self._heard(natpmp.decode(data), told=True)
+        """Take what it told unasked; DecodeError, and then the next answer is taken as told."""
+        self._told = True
+        self._heard(natpmp.decode(data))
 
     async def _external(self) -> IPv4Address:
         def accepts(data: bytes) -> natpmp.External | natpmp.Refused | None:
@@ -219,8 +224,11 @@ class NatPmpRouter:
             raise RouterRefusedError(f"NAT-PMP: {got.why}")
         return got
 
-    def _heard(self, got: natpmp.External | natpmp.Mapped | natpmp.Refused, *, told: bool = False) -> None:
-        if got.epoch is not None and not self._epoch.goes_on(got.epoch, self._now(), told=told):
+    def _heard(self, got: natpmp.External | natpmp.Mapped | natpmp.Refused) -> None:
+        if got.epoch is None:
+            return
+        told, self._told = self._told, False
+        if not self._epoch.goes_on(got.epoch, self._now(), told=told):
             self._forgot()
 
 
