@@ -6,7 +6,7 @@ ALL ?=
 ROUNDS ?= 10
 BIN := .venv/bin
 
-.PHONY: help setup demo matrix punches resuming nats links peers images compose-check interop netem-check up run capture explain doctor test test-long check lint types unit lab-tests format bench fuzz docs lock proto clean
+.PHONY: help setup demo matrix punches resuming nats links peers images compose-check interop netem-check up run capture explain doctor test again test-long check lint types unit lab-tests format bench fuzz docs lock proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,9 @@ doctor: setup ## what this machine offers, and what to do where something is mis
 
 test: setup lint types ## everything: lint, types, architecture, unit, conformance and lab tests
 	@$(BIN)/pytest -n auto tests
+
+again: setup ## run the few tests that failed in the last `make test` once more, alone: flaky or failing
+	@$(BIN)/python .ci/again.py
 
 netem-check: setup ## links by netem, measured and tested; in an emulated Debian kernel where this one has no netem
 	@sh .ci/netem $(SAVE)
