@@ -56,8 +56,8 @@ from lab.plan.mappings import ANY_PORT, POOL, SLOTS, Lifetimes, Mappings, Querie
 from lab.plan.names import LAN, PORT_MAPPED, TABLE, WAN
 from lab.plan.static import one_to_one
 
-POOL_BASES: Final = range(20000, 60000)
-"where a sequential NAT may start"
+POOL_BASES: Final = range(20000, 32768 - POOL)
+"where a run of ports may start: below those that systems give to sockets (32768 and up), which would be met by chance"
 HASHED_PORTS: Final = range(ANY_PORT.start, ANY_PORT.start + 15 * SLOTS, 15)
 "spread, so that a hash is not taken for a block"
 
