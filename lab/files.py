@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -22,6 +23,21 @@ def read_asked(path: Path, most: int, what: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise TopologyError(f"{path}:{line}: not text in UTF-8") from None
+
+
+def keep_tail(path: Path, most: int, kept: int) -> None:
+    """Leave the last `kept` bytes and a line that says so of a file that others append to, if it has more than `most`.
+
+    What is appended meanwhile may be lost. A file that is not there is left so. Raises OSError.
+    """
+    if not path.exists() or (size := path.stat().st_size) <= most:
+        return
+    with path.open("rb+") as file:
+        file.seek(-kept, os.SEEK_END)
+        tail = file.read()
+        file.truncate(0)
+    with path.open("ab") as file:  # as its writer does, or one would overwrite the other
+        file.write(b"... %d bytes were more than is kept ...\n%b" % (size - kept, tail))
 
 
 def write_whole(path: Path, text: str) -> None:

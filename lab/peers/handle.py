@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lab.errors import LabError, PeerError, PeerUnsupported
+from lab.files import keep_tail
 from lab.model.transport import TRANSPORTS
 from lab.peers.answers import Dialled, Echoed, Finding, Info, Nat, Pinged, Profile, Reserved
 from lab.peers.contract import MAX_LINE, Answer, Event, Nonsense, Refusal, Unsupported, command, parse
@@ -23,6 +24,14 @@ from lab.plan.plan import Launch
 
 MAX_EVENTS = 100_000
 "Events kept of one peer; one that says more is talking nonsense."
+MAX_SPOKEN = 256 << 20
+"Bytes of stdout in all; likewise."
+MAX_STDERR = 16 << 20
+"Bytes of stderr that the run keeps of one peer, the last ones, and what is written between two looks."
+KEPT_STDERR = 8 << 20
+"Of these, what stays when there are more."
+LOOK_EVERY = 1.0
+"Seconds between two looks at its size."
 TAIL_LINES = 12
 "Lines of stderr that an error quotes."
 MAX_TAIL = 64 * 1024
@@ -60,6 +69,10 @@ def tail_of(stderr: Path) -> str:
     return f"; its stderr ends: {' | '.join(lines)}" if lines else ""
 
 
+class _UnusableError(ValueError):
+    """A peer says what nobody can use."""
+
+
 class Peer:
     """One running peer. Made by `start`, ended by `stop`."""
 
@@ -85,6 +98,7 @@ class Peer:
         self._news = asyncio.Condition()
         self._ended: str | None = None
         self._reader = asyncio.create_task(self._read(), name=f"read {self.name}")
+        self._keeper = asyncio.create_task(self._keep_stderr(), name=f"stderr of {self.name}")
 
     def __repr__(self) -> str:
         return f"<Peer {self.name} {self.launch.impl} in {self.launch.space}>"
@@ -271,17 +285,27 @@ class Peer:
     async def _read(self) -> None:
         stdout = self._process.stdout
         assert stdout is not None
+        spoken = 0
         try:
             while raw := await stdout.readline():
+                spoken += len(raw)
+                if spoken > MAX_SPOKEN:
+                    raise _UnusableError(f"more than {MAX_SPOKEN >> 20} MiB")
                 self._on_line("<", raw)
                 await self._take(raw)
-        except ValueError:
-            self.nonsense.append(Nonsense("", f"a line of more than {MAX_LINE} bytes"))
+        except ValueError as error:
+            what = str(error) if isinstance(error, _UnusableError) else f"a line of more than {MAX_LINE} bytes"
+            self.nonsense.append(Nonsense("", what))
+            self._ended = self._ended or f"{self.name} was ended, since it said {what}"
             self._process.kill()
+            while await stdout.read(MAX_LINE):  # or its pipe would stay full, and it not be gone
+                pass
         code = await self._process.wait()
+        self._keeper.cancel()
         if self._ended is None:
             self._ended = f"{self.name} ended by itself, exit status {code}{self.tail()}"
         await self._end()
+        keep_tail(self._stderr, MAX_STDERR, KEPT_STDERR)
 
     async def _take(self, raw: bytes) -> None:
         line = parse(self.name, raw)
@@ -298,12 +322,16 @@ class Peer:
 
     async def _tell(self, event: Event) -> None:
         if len(self.events) >= MAX_EVENTS:
-            self._process.kill()
-            return
+            raise _UnusableError(f"more than {MAX_EVENTS} events")
         async with self._news:
             self.events.append(event)
             self._news.notify_all()
         self._on_event(event)
+
+    async def _keep_stderr(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            keep_tail(self._stderr, MAX_STDERR, KEPT_STDERR)
 
     async def _end(self) -> None:
         for waiting in self._open.values():

@@ -20,6 +20,7 @@ from lab.lab import ADAPTERS
 from lab.model.classical import cell_topology
 from lab.model.topology import Topology
 from lab.peers.adapter import Adapter
+from lab.peers.handle import MAX_STDERR
 from lab.plan.plan import Launch
 from lab.report.results import Cell, Mark
 from lab.run.cell import run_cell
@@ -128,6 +129,32 @@ def test_a_line_without_end_is_cut_off_and_fails_the_cell(inside: Inside, tmp_pa
 
     source = READY + "sys.stdin.readline(); sys.stdout.write('x' * 3_000_000); sys.stdout.flush(); sys.stdin.read()"
     inside(with_bob(source, tmp_path, judge))
+
+
+def test_a_peer_that_says_more_than_anybody_can_use_is_ended(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(cell: Cell, evidence: Evidence) -> None:
+        assert cell.verdict is Mark.FAILED
+        assert cell.why == "bob was ended, since it said more than 1 MiB"
+        assert (evidence.path / "peers/bob.jsonl").stat().st_size < 4 << 20
+
+    monkeypatch.setattr("lab.peers.handle.MAX_SPOKEN", 1 << 20)
+    flood = "while True: say(id=99, ok={'x': 'x' * 1000})"
+    inside(with_bob(READY + flood, tmp_path, judge))
+
+
+def test_of_an_endless_stderr_the_end_is_kept(inside: Inside, tmp_path: Path) -> None:
+    def judge(cell: Cell, evidence: Evidence) -> None:
+        assert cell.verdict is Mark.FAILED
+        assert "out of cheese" in cell.why
+        kept = evidence.stderr("bob").read_bytes()
+        assert len(kept) <= MAX_STDERR
+        assert kept.startswith(b"... ")
+        assert kept.endswith(b"\nout of cheese\n")
+
+    flood = "for _ in range(3 * 2**10): sys.stderr.write('x' * 2**14 + chr(10))\n"
+    inside(with_bob(READY + flood + "print('out of cheese', file=sys.stderr); sys.exit(3)", tmp_path, judge))
 
 
 def test_a_peer_that_never_answers_is_given_up_and_ended(
