@@ -39,9 +39,10 @@ links: setup ## ask links for delay, loss, rates, …, one at a time, and measur
 peers: ## build the peers of other implementations for which this machine has toolchains; IMPL="go rust" for some
 	@compose/peers/build $(IMPL)
 
-interop: setup ## try all implementations together, every pair of values; FULL=1: every combination
-	@compose/peers/build || echo "interop: the matrix goes on without what could not be built"
-	@$(BIN)/punchlab matrix --check all $(if $(FULL),--full) $(ARGS)
+interop: setup ## try all implementations together, every pair of values; FULL=1: every combination; RUNNER=container: their images
+	@$(if $(filter container,$(RUNNER)),compose/build node go rust js py,compose/peers/build) || \
+	  echo "interop: the matrix goes on without what could not be built"
+	@$(BIN)/punchlab matrix --check all $(if $(FULL),--full) $(if $(RUNNER),--runner $(RUNNER)) $(ARGS)
 
 images: setup ## build the images of our node, the whole lab, and the other implementations' peers; IMAGES="node lab" for some
 	@compose/build $(IMAGES)

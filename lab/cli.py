@@ -418,7 +418,7 @@ def _parser() -> argparse.ArgumentParser:
     _matrix_arguments(matrix)
     told = "have things happen to two peers that talk, and take the seconds until there is direct traffic again"
     cli_resuming.add_resuming_arguments(verb("resuming", cli_resuming.resuming, told, runs, seed))
-    peers = verb("peers", cli_matrix.peers, "what the peer of each implementation is, and was seen to do", runs)
+    peers = verb("peers", cli_matrix.peers, "what the peer of each implementation is, and was seen to do", runs, runner)
     cli_matrix.add_peers_arguments(peers)
     merge = verb("merge", cli_matrix.merge, "join the results of several shards of a matrix of implementations", runs)
     merge.add_argument("parts", nargs="+", metavar="RUN", help="ids, the starts of some, folders")

@@ -10,14 +10,16 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from lab.cli import BROKEN, NOT_AS_PREDICTED, OK, above_zero, in_sandbox, progress
+from lab.cli import BROKEN, NOT_AS_PREDICTED, OK, above_zero, engine_for, in_sandbox, progress
 from lab.errors import EventError
 from lab.model.interop import MUXERS, SECURITIES, Check, Selection
 from lab.model.link_words import read_link
 from lab.model.presets import PRESETS
+from lab.model.runner import CONTAINER, PROCESS, WORDS
 from lab.model.transport import TRANSPORTS
 
 if TYPE_CHECKING:
+    from lab.kernel.container import Engine
     from lab.model.capabilities import Capabilities
     from lab.model.known import KnownFailure
     from lab.report.interop import Results
@@ -27,7 +29,7 @@ T = TypeVar("T")
 MAX_SHARDS: Final = 256
 _OURS: Final = ("check", "dialer", "listener", "relay", "security", "muxer", "nat", "shard", "resume", "known")
 _SWITCHES: Final = ("full", "keep")
-_OF_NATS: Final = ("dialers", "listeners", "link", "repeat", "save", "runner")
+_OF_NATS: Final = ("dialers", "listeners", "link", "repeat", "save")
 "options of the matrix of NATs that have no meaning here"
 
 
@@ -140,29 +142,55 @@ def matrix(arguments: argparse.Namespace) -> int:
     folder = find_run(arguments.runs, arguments.resume) if arguments.resume else None
     if folder is not None:
         order = order_of(folder)
+        if arguments.runner not in (None, order.runner):
+            told = f"{folder.name} runs peers {WORDS[order.runner]}, and goes on so: leave out --runner, or begin anew"
+            raise argparse.ArgumentTypeError(told)
     else:
         shard = arguments.shard or Shard()
         order = Order(
-            selection(arguments), arguments.full, arguments.seed, shard, keep=arguments.keep, jobs=arguments.jobs
+            selection(arguments),
+            arguments.full,
+            arguments.seed,
+            shard,
+            keep=arguments.keep,
+            jobs=arguments.jobs,
+            runner=arguments.runner or PROCESS,
         )
     if not order.selection.implementations:
         raise argparse.ArgumentTypeError("nothing to try: these options leave no combination that makes sense")
     known = _known_failures(arguments.known)
-    return in_sandbox(lambda: _run(arguments, order, folder, known))
+    engine = _engine(order.runner)
+    return in_sandbox(lambda: _run(arguments, order, folder, known, engine), engine)
 
 
-def _run(arguments: argparse.Namespace, order: Order, folder: Path | None, known: tuple[KnownFailure, ...]) -> int:
+def _engine(runner: str | None) -> Engine | None:
+    """The engine that peers in containers need, with the image without which none of them has a network; LabError."""
+    from lab.kernel.pods import HOLDER_IMAGE
+
+    engine = engine_for(None, runner)
+    if engine is not None:
+        engine.require_image(HOLDER_IMAGE)
+    return engine
+
+
+def _run(
+    arguments: argparse.Namespace,
+    order: Order,
+    folder: Path | None,
+    known: tuple[KnownFailure, ...],
+    engine: Engine | None,
+) -> int:
     from lab.report.interop import load
     from lab.report.results import RESULTS
     from lab.run.conformance import adapters
     from lab.run.interop import Run, begin, plan, resume
 
-    capabilities = _capabilities(arguments, order.selection.implementations)
+    capabilities = _capabilities(arguments, order.selection.implementations, engine)
     planned = plan(order, capabilities)
     cells = resume(folder) if folder is not None else {}
     before = load(folder) if folder is not None and (folder / RESULTS).exists() else None
     folder = folder or begin(order, arguments.runs)
-    run = Run(folder, order, planned, capabilities, known, adapters(), cells)
+    run = Run(folder, order, planned, capabilities, known, adapters(), engine, cells)
     if before is not None:
         run.started, run.spent = before.started, before.seconds
     try:
@@ -197,8 +225,13 @@ def _told(folder: Path, results: Results) -> int:
     return NOT_AS_PREDICTED if any(finding.failed for finding in results.findings) else BROKEN
 
 
-def _capabilities(arguments: argparse.Namespace, impls: Iterable[str]) -> dict[str, Capabilities]:
-    """What each can do, as found before of the very same peer, or found now; a line for each that is not there."""
+def _capabilities(
+    arguments: argparse.Namespace, impls: Iterable[str], engine: Engine | None
+) -> dict[str, Capabilities]:
+    """What each can do, as found before of the very same peer, or found now; a line for each that is not there.
+
+    With an engine it is images that are asked.
+    """
     from lab.run import conformance
     from lab.run.interop import Order, Run, begin
 
@@ -206,7 +239,7 @@ def _capabilities(arguments: argparse.Namespace, impls: Iterable[str]) -> dict[s
     found: dict[str, Capabilities] = {}
     unknown: list[str] = []
     for impl in impls:
-        capabilities = conformance.absent(impl) or (None if fresh else conformance.recall(impl))
+        capabilities = conformance.absent(impl, engine) or (None if fresh else conformance.recall(impl, engine))
         if capabilities is None:
             unknown.append(impl)
             continue
@@ -215,14 +248,22 @@ def _capabilities(arguments: argparse.Namespace, impls: Iterable[str]) -> dict[s
             print(f"{impl}: UNSUPPORTED: {capabilities.missing}", file=sys.stderr)
     if not unknown:
         return found
-    suite = [probe for impl in unknown for probe in conformance.probes(impl)]
-    planned = conformance.planned(suite)
-    order = Order(Selection((), (), ()), full=True, jobs=arguments.jobs)
-    run = Run(begin(order, arguments.runs, "peers"), order, planned, {}, (), conformance.adapters())
+    runner = PROCESS if engine is None else CONTAINER
+    order = Order(Selection((), (), ()), full=True, jobs=arguments.jobs, runner=runner)
+    run = Run(begin(order, arguments.runs, "peers"), order, (), {}, (), conformance.adapters(), engine)
+    if engine is not None:
+        silent = asyncio.run(conformance.unheard(run, unknown))
+        for capabilities in silent.values():
+            print(f"INCONCLUSIVE: {capabilities.unheard}", file=sys.stderr)
+        found |= silent
+    if not (heard := [impl for impl in unknown if impl not in found]):
+        return found
+    suite = [probe for impl in heard for probe in conformance.probes(impl)]
+    run.planned = planned = conformance.planned(suite)
     with progress(len(planned), "examining peers") as done:
         examined = asyncio.run(conformance.examine(run, suite, done))
     for capabilities in examined.values():
-        conformance.remember(capabilities)
+        conformance.remember(capabilities, engine)
     return found | examined
 
 
@@ -240,9 +281,10 @@ def peers(arguments: argparse.Namespace) -> int:
     from lab.run.conformance import adapters
 
     everybody = arguments.impls or tuple(adapters())
+    engine = _engine(arguments.runner)
 
     def run() -> int:
-        found = _capabilities(arguments, everybody)
+        found = _capabilities(arguments, everybody, engine)
         ordered = [found[impl] for impl in everybody]
         console = stdout()
         console.print(peers_table(ordered))
@@ -250,7 +292,7 @@ def peers(arguments: argparse.Namespace) -> int:
             console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
         return OK
 
-    return in_sandbox(run)
+    return in_sandbox(run, engine)
 
 
 def merge(arguments: argparse.Namespace) -> int:

@@ -102,6 +102,17 @@ class Engine:
                 "peers in containers need root, because their networks are the host's to give: use sudo"
             )
 
+    def require_image(self, name: str) -> None:
+        """Raises MissingCapability without an image that every lab with containers needs.
+
+        It may be called before the sandbox is made.
+        """
+        if self.image_size(name) is None:
+            raise MissingCapability(
+                f"the image {name} is not here, and no peer runs in a container without; `make images`"
+            )
+        self._hang_up()
+
     def image_size(self, name: str) -> int | None:
         """Bytes of an image, None where it is not here."""
         with self._asking(f"for the image {name}") as client:
@@ -110,13 +121,20 @@ class Engine:
 
     def user_of(self, image: str) -> tuple[int, int]:
         """Whom an image runs its program as, root where it says so by a name. Raises PeerUnsupported without it."""
-        with self._asking(f"for the image {image}") as client:
-            if not client.images(name=image, quiet=True):
-                raise PeerUnsupported(f"the image {image} is not here; `make images` builds the project's own")
-            user = str(client.inspect_image(image)["Config"].get("User") or "0")
-        uid, _, gid = user.partition(":")
+        uid, _, gid = str(self._image(image)["Config"].get("User") or "0").partition(":")
         gid = gid or uid
         return (int(uid), int(gid)) if uid.isdigit() and gid.isdigit() else (0, 0)
+
+    def id_of(self, image: str) -> str:
+        """The digest that names an image, whatever it is called. Raises PeerUnsupported without it."""
+        return str(self._image(image)["Id"])
+
+    def _image(self, name: str) -> dict[str, Any]:
+        with self._asking(f"for the image {name}") as client:
+            if not client.images(name=name, quiet=True):
+                raise PeerUnsupported(f"the image {name} is not here; `make images` builds the project's own")
+            told: dict[str, Any] = client.inspect_image(name)
+        return told
 
     def create(self, image: str, run: str, host: Mapping[str, Any], **more: Any) -> str:
         """Make a container with an open stdin, that belongs to this lab; returns its id."""

@@ -50,6 +50,8 @@ class Capabilities:
     found: tuple[Capability, ...]
     missing: str = ""
     "why there is no peer to ask; empty if there is one"
+    unheard: str = ""
+    "why one that is there could not be asked: its image does not start, or never says a word; empty if it could"
 
     def of(self, name: str) -> Capability | None:
         """What was found of one thing; None if it was not asked for."""
@@ -93,3 +95,8 @@ def unsupported(setup: Setup, check: Check, known: Mapping[str, Capabilities]) -
         if impl in known and (why := known[impl].lacks(name)) is not None:
             return why
     return None
+
+
+def unheard(setup: Setup, known: Mapping[str, Capabilities]) -> str | None:
+    """Why nothing can be said of those who take part; None if all of them could be asked."""
+    return next((known[impl].unheard for impl in setup.implementations if impl in known and known[impl].unheard), None)

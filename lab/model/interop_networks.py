@@ -7,6 +7,7 @@ from typing import Final
 
 from lab.model.interop import RELAYED_NAT, Scene, Setup
 from lab.model.presets import PRESETS
+from lab.model.runner import PROCESS
 from lab.model.topology import INTERNET, Peer, Router, Topology
 from lab.model.writing import to_toml
 
@@ -16,12 +17,12 @@ RELAY: Final = "relay"
 _LAN: Final = "home"
 
 
-def network(setup: Setup) -> Topology:
-    """The network of a setup; KeyError if its NATs are no presets."""
+def network(setup: Setup, runner: str = PROCESS) -> Topology:
+    """The network of a setup, with every peer run that way; KeyError if its NATs are no presets."""
     transports = (setup.stack.transport,)
 
     def peer(name: str, at: str, impl: str, role: str = "peer", addresses: int = 1) -> Peer:
-        return Peer(name, at, impl, role, transports=transports, addresses=addresses)
+        return Peer(name, at, impl, role, transports=transports, addresses=addresses, run=runner)
 
     homes = [_router(f"home-{side}", nat) for side, nat in zip("ab", setup.nats, strict=True) if nat]
     match setup.scene:
@@ -43,6 +44,12 @@ def network(setup: Setup) -> Topology:
         peers.append(peer(RELAY, INTERNET, setup.relay, "relay"))
     name = f"{setup.scene.value}-{setup.dialer}-{setup.listener}"
     topology = Topology(name, f"{setup}.", tuple(routers), tuple(peers))
+    return replace(topology, text=to_toml(topology))
+
+
+def alone(impl: str, runner: str = PROCESS) -> Topology:
+    """The network of one public peer, with nobody to talk to."""
+    topology = Topology(f"start-{impl}", f"{impl} starts.", (), (Peer(DIALER, INTERNET, impl, run=runner),))
     return replace(topology, text=to_toml(topology))
 
 

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 PROCESS: Final = "process"
 CONTAINER: Final = "container"
 RUNNERS: Final = (PROCESS, CONTAINER)
+WORDS: Final = {PROCESS: "as processes", CONTAINER: "in containers"}
+"how results tell of it"
+
+
+def require_runner(name: str) -> None:
+    """Raises ValueError where there is no such way to run a peer."""
+    if name not in RUNNERS:
+        raise ValueError(f"of a runner among {', '.join(RUNNERS)}, not {name!r}")
+
+
 KEYS: Final = ("run", "image")
 
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:@-]{0,254}")

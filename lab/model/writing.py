@@ -7,6 +7,7 @@ from typing import Final
 from lab.model.ipv6 import Ip
 from lab.model.nat import Filtering, Mapping, Nat, Ports, Unsolicited
 from lab.model.peer_keys import ETH
+from lab.model.runner import PROCESS
 from lab.model.topology import Peer, Router, Topology
 from lab.model.transport import DEFAULT
 from lab.model.units import format_duration
@@ -71,6 +72,8 @@ def _peer(peer: Peer) -> str:
     lines += [f"addresses = {peer.addresses}"] if peer.addresses > 1 else []
     lines += [f"program = [{', '.join(map(_quoted, peer.program))}]"] if peer.program else []
     lines += [f"interface = {_quoted(peer.interface)}"] if peer.interface != ETH else []
+    lines += [f"run = {_quoted(peer.run)}"] if peer.run != PROCESS else []
+    lines += [f"image = {_quoted(peer.image)}"] if peer.image is not None else []
     return "\n".join([f"[peer.{peer.name}]", *lines, ""])
 
 

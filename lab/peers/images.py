@@ -11,4 +11,9 @@ OWN: Final = "punchlab/node"
 
 def image_of(launch: Launch) -> str:
     """The image that the topology names, or what `make images` calls that of this implementation."""
-    return launch.image or (OWN if launch.impl == "own" else f"punchlab/{launch.impl}")
+    return launch.image or image_for(launch.impl)
+
+
+def image_for(impl: str) -> str:
+    """What `make images` calls the image of an implementation."""
+    return OWN if impl == "own" else f"punchlab/{impl}"

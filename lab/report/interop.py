@@ -15,10 +15,13 @@ from typing import Any, Final
 from lab.errors import LabError
 from lab.model.interop import Check, Setup
 from lab.model.plain import from_plain, to_plain
+from lab.model.runner import PROCESS, require_runner
 from lab.report.results import RESULTS, Machine, Mark, load_by
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 "Raised by every change that an older reader would misread."
+WITHOUT_RUNNER: Final = 1
+"the format in which nobody had a choice: every peer was a process"
 KIND: Final = "interop"
 "what tells these results from those of the punch matrix"
 
@@ -129,12 +132,17 @@ class Results:
     seed: int
     mode: str
     "cover, full"
+    runner: str
+    "how every peer was run: process, container"
     shard: str
     "`2/8`; empty: all of it"
     planned: int
     "setups that were to be tried; more than there are cells if it was interrupted"
     implementations: tuple[Implementation, ...]
     cells: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        require_runner(self.runner)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -174,7 +182,10 @@ def results_from_json(text: str) -> Results:
         raise LabError(f"not JSON: {error}") from None
     if not isinstance(value, dict) or value.pop("kind", None) != KIND:
         raise LabError("not results of a matrix of implementations")
-    if value.pop("format", None) != FORMAT:
+    format = value.pop("format", None)
+    if format == WITHOUT_RUNNER:
+        value.setdefault("runner", PROCESS)
+    elif format != FORMAT:
         raise LabError(f"results of another format; this punchlab reads format {FORMAT}")
     results = from_plain(value, Results, "results")
     if not all(cell.attempts for cell in results.cells):

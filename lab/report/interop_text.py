@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lab.model.interop import Check, Stack
+from lab.model.runner import PROCESS, WORDS
 from lab.report.interop import Finding, Results, load, results_to_json
 from lab.report.junit import repeat_command
 from lab.report.markdown import markdown_table, plain
@@ -48,7 +49,11 @@ def grids(results: Results) -> list[Grid]:
     talks = [each for each in results.findings if each.outcome.check in _TALKS]
     stacks = dict.fromkeys(each.setup.stack for each in talks)
     of_stacks = [
-        _grid(f"connect, ping: {stack}", [each for each in talks if each.setup.stack == stack], _worst)
+        _grid(
+            f"connect, ping: {stack}{told_runner(results)}",
+            [each for each in talks if each.setup.stack == stack],
+            _worst,
+        )
         for stack in stacks
     ]
     return [*of_stacks, *_further_grids(results)]
@@ -57,7 +62,13 @@ def grids(results: Results) -> list[Grid]:
 def _further_grids(results: Results) -> list[Grid]:
     further = [check for check in Check if check not in _TALKS]
     found = {check: [each for each in results.findings if each.outcome.check is check] for check in further}
-    return [_grid(check.value, those, _field) for check, those in found.items() if those]
+    told = told_runner(results)
+    return [_grid(f"{check.value}{told}", those, _field) for check, those in found.items() if those]
+
+
+def told_runner(results: Results) -> str:
+    """How peers were run, as the end of a title; empty for processes, as they are run where nobody asks otherwise."""
+    return "" if results.runner == PROCESS else f", {WORDS[results.runner]}"
 
 
 def _grid(title: str, found: Sequence[Finding], field: Callable[[Sequence[Finding]], str]) -> Grid:
@@ -93,7 +104,7 @@ def sign(finding: Finding) -> str:
 
 
 def summary(results: Results) -> str:
-    """`412 checks: 380 passed, 2 of them flaky, 3 FAILED, …; 104 setups in 291.3 s`."""
+    """`412 checks: 380 passed (2 flaky), 3 FAILED, …; 104 labs in 291.3 s, peers as processes`."""
     found = results.findings
     marks = Counter(each.outcome.mark for each in found)
     failed = sum(each.failed for each in found)
@@ -104,7 +115,8 @@ def summary(results: Results) -> str:
     parts += [f"{marks[Mark.INCONCLUSIVE]} INCONCLUSIVE"] if marks[Mark.INCONCLUSIVE] else []
     parts += [f"{marks[Mark.UNSUPPORTED]} unsupported"] if marks[Mark.UNSUPPORTED] else []
     built = sum(bool(cell.attempts[-1].evidence) for cell in results.cells)
-    line = f"{len(found)} checks: {', '.join(parts)}; {built} labs in {results.seconds:.1f} s"
+    labs = f"{built} labs in {results.seconds:.1f} s, peers {WORDS[results.runner]}"
+    line = f"{len(found)} checks: {', '.join(parts)}; {labs}"
     return line if results.complete else f"{line}; {results.planned - len(results.cells)} of {results.planned} left"
 
 
@@ -112,13 +124,18 @@ def problems(results: Results, repeat: bool = True) -> list[str]:
     """What people have to look at, a line each: failures with the command that repeats them, flaky checks, cures."""
     lines = []
     for each in results.findings:
+        if each.outcome.mark is Mark.INCONCLUSIVE and not each.evidence:
+            continue  # of these all that there is to say is their reason
         head = f"{each.outcome.check.value} {each.setup}"
         if each.failed or each.outcome.mark is Mark.INCONCLUSIVE:
             lines.append(f"{each.outcome.mark.value}: {head}: {each.outcome.why} ({each.evidence})")
             if repeat:
-                lines.append(f"    again: {repeat_command(each, results.seed)}")
+                lines.append(f"    again: {repeat_command(each, results)}")
         elif each.flaky:
             lines.append(f"FLAKY: {head}: {each.first.mark.value} beside others, PASSED alone: {each.first.why}")
+    unbuilt = [each.outcome for each in results.findings if not each.evidence]
+    whys = Counter(outcome.why for outcome in unbuilt if outcome.mark is Mark.INCONCLUSIVE)
+    lines += [f"INCONCLUSIVE: {count} checks that were not made: {why}" for why, count in whys.items()]
     lines += [f"KNOWN: {entry}" for entry in _known(results, failed=True)]
     lines += [f"CURED: {entry}" for entry in _known(results, failed=False)]
     return lines
@@ -207,7 +224,7 @@ def stack_table(results: Results) -> list[str]:
     for pair in sorted(pairs, key=lambda pair: _rank(results, pair)):
         fields = [[each for each in found if _pair(each) == pair and each.setup.stack == stack] for stack in stacks]
         rows.append((f"{pair[0]} → {pair[1]}", *(_worst(field) for field in fields)))
-    return [*markdown_table(("connect, ping", *map(str, stacks)), rows), ""]
+    return [*markdown_table((f"connect, ping{told_runner(results)}", *map(str, stacks)), rows), ""]
 
 
 def _rank(results: Results, pair: tuple[str, str]) -> tuple[int, ...]:

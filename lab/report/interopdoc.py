@@ -13,7 +13,7 @@ from typing import Final
 import lab
 from lab.model.interop import Check
 from lab.report.interop import Finding, Results, load
-from lab.report.interop_text import implementations, markdown
+from lab.report.interop_text import implementations, markdown, told_runner
 from lab.report.markdown import markdown_table
 from lab.report.punch_grids import punch_grids
 from lab.report.results import Mark, day
@@ -44,7 +44,7 @@ def _part(results: Results) -> str:
 def _title(results: Results) -> str:
     checks = {finding.outcome.check for finding in results.findings}
     every = "every combination" if results.mode == "full" else "every pair of values"
-    return f"{', '.join(check.value for check in Check if check in checks)}: {every}"
+    return f"{', '.join(check.value for check in Check if check in checks)}: {every}{told_runner(results)}"
 
 
 def short_table(results: Results) -> str:
@@ -69,7 +69,7 @@ def insert(text: str, results: Results) -> str:
     _, ended, after = rest.partition(last)
     if not found or not ended:
         raise ValueError(f"{README} has no lines {first.strip()!r} and {last.strip()!r}")
-    seen = f"{implementations(results)}; {day(results.started)}{_second_tries(results)}."
+    seen = f"{implementations(results)}; {day(results.started)}{told_runner(results)}{_second_tries(results)}."
     return f"{before}{first}{short_table(results)}\n{seen}\n{last}{after}"
 
 

@@ -19,11 +19,15 @@ def peers_table(everybody: Sequence[Capabilities]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("proved", style="bold", no_wrap=True)
     for each in everybody:
-        table.add_column(escape(f"{each.impl}\n{each.implementation or 'not here'}\n{each.version}"))
+        table.add_column(escape(f"{each.impl}\n{each.implementation or _nobody(each)}\n{each.version}"))
     names = dict.fromkeys(capability.name for each in everybody for capability in each.found)
     for name in names:
         table.add_row(name, *(_field(each, name) for each in everybody))
     return table
+
+
+def _nobody(each: Capabilities) -> str:
+    return "not heard" if each.unheard else "not here"
 
 
 def _field(each: Capabilities, name: str) -> Text:
@@ -33,7 +37,7 @@ def _field(each: Capabilities, name: str) -> Text:
 
 def reasons(everybody: Sequence[Capabilities]) -> list[str]:
     """Why something was not proved, a line for each reason."""
-    lines = [each.missing for each in everybody if each.missing]
+    lines = [each.missing or each.unheard for each in everybody if each.missing or each.unheard]
     for each in everybody:
         whys: dict[tuple[Having, str], list[str]] = {}
         for capability in each.found:

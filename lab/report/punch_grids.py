@@ -12,7 +12,7 @@ from typing import Final
 from lab.model.interop import Check
 from lab.model.presets import PRESETS
 from lab.report.interop import Finding, Results
-from lab.report.interop_text import sign
+from lab.report.interop_text import sign, told_runner
 from lab.report.markdown import markdown_table
 from lab.report.results import Mark
 
@@ -32,7 +32,7 @@ def punch_grids(results: Results) -> list[str]:
             continue
         relays = sorted({each.setup.relay for each in those}, key=order.index)
         rows = [(one, *(_field(those, (one, other), relays) for other in to)) for one in from_]
-        lines += [f"**{title}** by the relay of {', '.join(relays)}", ""]
+        lines += [f"**{title}** by the relay of {', '.join(relays)}{told_runner(results)}", ""]
         lines += [*markdown_table(("from ↓ to →", *to), rows), ""]
     return lines
 

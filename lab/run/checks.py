@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lab.errors import LabError, PeerError, PeerUnsupported
+from lab.kernel.container import Engine
 from lab.lab import ADAPTERS, Lab
 from lab.model.interop import Check, Scene, Setup, is_reachable
 from lab.model.interop_networks import DIALER, LISTENER, RELAY, network
+from lab.model.runner import PROCESS
+from lab.model.topology import Topology
 from lab.peers.adapter import Adapter
 from lab.peers.answers import Dialled, Profile
 from lab.peers.handle import Peer
@@ -63,16 +66,22 @@ async def try_setup(
     evidence: Evidence,
     seed: int = 1,
     adapters: Mapping[str, Adapter] = ADAPTERS,
+    runner: str = PROCESS,
+    engine: Engine | None = None,
 ) -> Tried:
-    """Make these checks in a fresh lab. Never raises on account of the peers or the lab: the outcomes say so."""
-    tried = Tried()
+    """Make these checks in a fresh lab. Never raises on account of the peers or the lab: the outcomes say so.
+
+    `runner` is how every peer is run; containers need an `engine`.
+    """
+    tried, topology = Tried(), network(setup, runner)
     if setup.scene is Scene.PUNCH:
-        await _punch(setup, evidence, seed, adapters, tried)
+        await _punch(setup, topology, evidence, seed, adapters, engine, tried)
         return tried
     try:
         async with asyncio.timeout(CELL_WITHIN):
             options = options_for(setup)
-            async with laboratory(network(setup), evidence, seed=seed, options=options, adapters=adapters) as lab:
+            opening = laboratory(topology, evidence, seed=seed, options=options, adapters=adapters, engine=engine)
+            async with opening as lab:
                 await _play(lab, setup, checks, tried)
     except* (LabError, OSError, TimeoutError) as group:
         verdict = blame(group)
@@ -237,10 +246,18 @@ async def _mdns(lab: Lab, alice: Peer, bob: Peer) -> None:
     confirm.found_each_other(await lab.facts(), alice.launch, bob.launch)
 
 
-async def _punch(setup: Setup, evidence: Evidence, seed: int, adapters: Mapping[str, Adapter], tried: Tried) -> None:
+async def _punch(
+    setup: Setup,
+    topology: Topology,
+    evidence: Evidence,
+    seed: int,
+    adapters: Mapping[str, Adapter],
+    engine: Engine | None,
+    tried: Tried,
+) -> None:
     """The scenario of the punch matrix, with its verdict by the wire."""
     capture, options = evidence.capture.name, options_for(setup)
-    cell = await run_cell(network(setup), evidence, seed, capture, adapters, options)
+    cell = await run_cell(topology, evidence, seed, capture, adapters, options, engine)
     parties = ((setup.dialer, cell.dialer), (setup.listener, cell.listener), (setup.relay, cell.relay))
     tried.versions |= {impl: (party.implementation, party.version) for impl, party in parties if party.implementation}
     seen = f"{cell.seen}: " if cell.verdict is Mark.PASSED else ""

@@ -4,11 +4,14 @@ A peer is put to every check with itself at the other end, or with ours where on
 does not do even then is its own lack, and what it does then and not with others is a finding of the matrix. A peer that
 says that it does not have something lacks it (UNSUPPORTED); one that claims it and fails is broken, and is still tried.
 
-What was found is kept under the digest of what was run, so that it is found out once for each build.
+What was found is kept under the digest of what was run, so that it is found out once for each build. Images are other
+peers than programs, and examined in containers. One that never says a word would have every probe wait for it, so each
+is started once before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -19,8 +22,9 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from lab.errors import LabError
+from lab.errors import LabError, PeerUnsupported
 from lab.files import write_whole
+from lab.kernel.container import Engine
 from lab.lab import ADAPTERS
 from lab.model.capabilities import (
     AUTONAT_CLIENT,
@@ -34,15 +38,19 @@ from lab.model.capabilities import (
     punching_by,
 )
 from lab.model.interop import MUXERS, RELAYED_NAT, SECURITIES, STACKABLE, Check, Scene, Setup, Stack
-from lab.model.interop_networks import DIALER, LISTENER, RELAY
+from lab.model.interop_networks import DIALER, LISTENER, RELAY, alone
 from lab.model.plain import from_plain, to_plain
 from lab.model.transport import PUNCHABLE, TRANSPORTS
 from lab.peers.adapter import Adapter
 from lab.peers.foreign import Foreign, built, strangers
+from lab.peers.images import image_for
 from lab.peers.own import OWN, SOURCE
 from lab.report.interop import Cell, Outcome
 from lab.report.results import Mark
+from lab.run.cell import CELL_WITHIN, blame
+from lab.run.evidence import Evidence
 from lab.run.interop import Planned, Run
+from lab.run.scenario import laboratory
 
 PLAIN: Final = Stack("tcp", "noise", "yamux")
 "what every implementation has"
@@ -112,9 +120,36 @@ async def examine(run: Run, suite: Sequence[Probe], done: Callable[[Cell], None]
         found.setdefault(probe.impl, []).append(capability)
     everybody = adapters()
     return {
-        impl: Capabilities(impl, *said.get(impl, ("", "")), digest_of(everybody[impl]), tuple(those))
+        impl: Capabilities(impl, *said.get(impl, ("", "")), digest_of(everybody[impl], run.engine), tuple(those))
         for impl, those in found.items()
     }
+
+
+async def unheard(run: Run, impls: Iterable[str]) -> dict[str, Capabilities]:
+    """Those of these whose image does not start or never says that it is ready, with the reason; started by itself.
+
+    One that says something else, or ends by itself, is a peer that fails: the suite says so of it.
+    """
+    slots = asyncio.Semaphore(run.order.width)
+
+    async def heard(impl: str) -> Capabilities | None:
+        verdict = None
+        topology = alone(impl, run.order.runner)
+        evidence = Evidence(run.folder / "cells" / topology.name)
+        async with slots:
+            try:
+                async with asyncio.timeout(CELL_WITHIN):
+                    async with laboratory(topology, evidence, adapters=run.adapters, engine=run.engine):
+                        pass
+            except* (LabError, OSError, TimeoutError) as group:
+                verdict = blame(group)
+        if verdict is None or verdict.mark is not Mark.INCONCLUSIVE:
+            return None
+        why = _A_NAME.sub("", verdict.why).removeprefix(f"{DIALER}: ")
+        return Capabilities(impl, "", "", "", (), unheard=f"{impl}: {why} ({evidence.path})")
+
+    found = await asyncio.gather(*map(heard, impls))
+    return {each.impl: each for each in found if each is not None}
 
 
 def _judge(name: str, outcome: Outcome) -> Capability:
@@ -122,8 +157,14 @@ def _judge(name: str, outcome: Outcome) -> Capability:
     return Capability(name, having, "" if having is Having.PROVED else _A_NAME.sub("", outcome.why))
 
 
-def absent(impl: str) -> Capabilities | None:
-    """What is to be said of a peer that is not there; None if it is."""
+def absent(impl: str, engine: Engine | None = None) -> Capabilities | None:
+    """What is to be said of a peer whose image is not there, or without an engine its program; None if it is."""
+    if engine is not None:
+        try:
+            engine.id_of(image_for(impl))
+        except PeerUnsupported as error:
+            return Capabilities(impl, "", "", "", (), str(error))
+        return None
     adapter = adapters().get(impl)
     if not isinstance(adapter, Foreign) or os.access(adapter.program, os.X_OK):
         return None
@@ -132,10 +173,14 @@ def absent(impl: str) -> Capabilities | None:
     return Capabilities(impl, "", "", "", (), f"the peer of {impl} is not built{why}")
 
 
-def digest_of(adapter: Adapter) -> str:
-    """SHA-256 of all that decides what a peer does and what is asked of it: program, packages, the suite itself."""
+def digest_of(adapter: Adapter, engine: Engine | None = None) -> str:
+    """SHA-256 of all that decides what a peer does and what is asked of it: program and packages, or its image, and the
+    suite itself. Raises PeerUnsupported where the image is not there."""
     sum_ = hashlib.sha256()
-    for path in sorted({*_suite(), *_program(adapter)}):
+    if engine is not None:
+        sum_.update(engine.id_of(image_for(adapter.name)).encode())
+    program = _program(adapter) if engine is None else []
+    for path in sorted({*_suite(), *program}):
         try:
             data = path.read_bytes()
         except OSError:
@@ -158,23 +203,24 @@ def _program(adapter: Adapter) -> list[Path]:
     return [adapter.program, folder / ".built", *folder.glob("*.py"), *folder.glob("*.mjs"), *packages]
 
 
-def _file(impl: str) -> Path:
-    return built().parent / "capabilities" / f"{impl}.json"
+def _file(impl: str, engine: Engine | None) -> Path:
+    folder = built().parent / "capabilities"
+    return (folder if engine is None else folder / "containers") / f"{impl}.json"
 
 
-def recall(impl: str) -> Capabilities | None:
-    """What was found of exactly this peer before; None if it has to be found out."""
+def recall(impl: str, engine: Engine | None = None) -> Capabilities | None:
+    """What was found of exactly this program before, or of this image; None if it has to be found out."""
     try:
-        value = json.loads(_file(impl).read_text("utf-8"))
+        value = json.loads(_file(impl, engine).read_text("utf-8"))
         kept = from_plain(value, Capabilities, impl)
     except (OSError, ValueError, LabError):
         return None  # never written, or by another version: it is found out anew
-    return kept if kept.digest == digest_of(adapters()[impl]) else None
+    return kept if kept.digest == digest_of(adapters()[impl], engine) else None
 
 
-def remember(capabilities: Capabilities) -> None:
+def remember(capabilities: Capabilities, engine: Engine | None = None) -> None:
     """Keep it; LabError where the folder cannot be written."""
-    path = _file(capabilities.impl)
+    path = _file(capabilities.impl, engine)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(to_plain(capabilities), indent=1) + "\n")

@@ -4,8 +4,9 @@
                 cells.jsonl   each setup as it ended, so that nothing is lost whatever happens
                 results.json  cells/<setup>/…
 
-What a peer says itself that it has not is UNSUPPORTED before anything is built. A setup that fails beside others is
-tried again when all are done and nothing else runs.
+What a peer says itself that it has not is UNSUPPORTED before anything is built; where an image never said a word,
+all that it takes part in is INCONCLUSIVE likewise. A setup that fails beside others is tried again when all are done
+and nothing else runs. All peers of a run are run one way, as processes or in containers.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from pathlib import Path
 from typing import Final
 
 from lab.errors import LabError
+from lab.kernel.container import Engine
 from lab.lab import ADAPTERS
-from lab.model.capabilities import Capabilities, unsupported
+from lab.model.capabilities import Capabilities, unheard, unsupported
 from lab.model.cover import cover, pairs_in
 from lab.model.interop import Check, Selection, Setup
 from lab.model.known import KnownFailure
 from lab.model.plain import from_plain, to_plain
+from lab.model.runner import PROCESS, require_runner
 from lab.peers.adapter import Adapter
 from lab.report.badge import badge_json, badge_svg
 from lab.report.interop import Attempt, Cell, Implementation, Known, Outcome, Results, findings_of, results_to_json
@@ -69,6 +72,11 @@ class Order:
     keep: bool = False
     "keep the captures of what passed, too"
     jobs: int | None = None
+    runner: str = PROCESS
+    "how every peer is run"
+
+    def __post_init__(self) -> None:
+        require_runner(self.runner)
 
     @property
     def mode(self) -> str:
@@ -103,9 +111,18 @@ def plan(order: Order, known: Mapping[str, Capabilities]) -> list[Planned]:
 
 
 def _planned(setup: Setup, selection: Selection, known: Mapping[str, Capabilities]) -> Planned:
-    reasons = {check: unsupported(setup, check, known) for check in selection.checks_of(setup.scene)}
-    absent = tuple(Outcome(check, Mark.UNSUPPORTED, why) for check, why in reasons.items() if why is not None)
-    return Planned(setup, tuple(check for check, why in reasons.items() if why is None), absent)
+    checks = selection.checks_of(setup.scene)
+    absent = {check: outcome for check in checks if (outcome := _beforehand(setup, check, known)) is not None}
+    return Planned(setup, tuple(check for check in checks if check not in absent), tuple(absent.values()))
+
+
+def _beforehand(setup: Setup, check: Check, known: Mapping[str, Capabilities]) -> Outcome | None:
+    """What is to be said of a check without making it; None if it can be made."""
+    if (lack := unsupported(setup, check, known)) is not None:
+        return Outcome(check, Mark.UNSUPPORTED, lack)
+    if (silence := unheard(setup, known)) is not None:
+        return Outcome(check, Mark.INCONCLUSIVE, silence)
+    return None
 
 
 def _covered(every: Sequence[Planned], chance: random.Random) -> list[Planned]:
@@ -127,6 +144,8 @@ class Run:
     capabilities: Mapping[str, Capabilities]
     known: Sequence[KnownFailure] = ()
     adapters: Mapping[str, Adapter] = field(default_factory=lambda: ADAPTERS)
+    engine: Engine | None = None
+    "needed for containers"
     cells: dict[str, Cell] = field(default_factory=dict)
     "those that are done, by name of the setup"
     started: float = field(default_factory=time.time)
@@ -174,7 +193,7 @@ class Run:
                     done(cell)
 
     async def _failed_alone(self, done: Callable[[Cell], None]) -> None:
-        again = [each for each in self.planned if self._wants_again(self.cells[each.setup.name])]
+        again = [each for each in self.planned if each.checks and self._wants_again(self.cells[each.setup.name])]
         for number, planned in enumerate(again):
             cell = self.cells[planned.setup.name]
             if number < MAX_AGAIN:
@@ -189,7 +208,8 @@ class Run:
         if (self.folder / place).exists():
             shutil.rmtree(self.folder / place)
         evidence = Evidence(self.folder / place)
-        tried = await try_setup(setup, planned.checks, evidence, self.order.seed, self.adapters)
+        order = self.order
+        tried = await try_setup(setup, planned.checks, evidence, order.seed, self.adapters, order.runner, self.engine)
         self.versions |= tried.versions
         attempt = Attempt((*tried.outcomes, *planned.absent), time.monotonic() - began, alone, str(place))
         if attempt.passed and not self.order.keep:
@@ -225,6 +245,7 @@ class Run:
             machine=this_machine(),
             seed=self.order.seed,
             mode=self.order.mode,
+            runner=self.order.runner,
             shard=str(self.order.shard),
             planned=len(self.planned),
             implementations=tuple(self._implementations()),
@@ -259,7 +280,10 @@ def order_of(folder: Path) -> Order:
     """What a run that is to be resumed was for; LabError."""
     path = folder / ORDER
     try:
-        return from_plain(json.loads(path.read_text("utf-8")), Order, "order")
+        value = json.loads(path.read_text("utf-8"))
+        if isinstance(value, dict):
+            value.setdefault("runner", PROCESS)  # begun when there was no other
+        return from_plain(value, Order, "order")
     except OSError:
         raise LabError(f"{folder} is not the run of a matrix of implementations: it has no {ORDER}") from None
     except ValueError as error:

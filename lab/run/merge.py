@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.model.interop import Scene
+from lab.model.runner import WORDS
 from lab.report.interop import Cell, Implementation, Results, load
 
 
@@ -17,10 +18,8 @@ def merge(folders: Sequence[Path], into: Path) -> Results:
     parts = [load(folder) for folder in folders]
     first = parts[0]
     for folder, part in zip(folders, parts, strict=True):
-        if (part.seed, part.mode) != (first.seed, first.mode):
-            raise LabError(
-                f"{folder.name} is of another matrix: {part.mode}, seed {part.seed}, not {first.mode}, {first.seed}"
-            )
+        if _matrix(part) != _matrix(first):
+            raise LabError(f"{folder.name} is of another matrix: {_matrix(part)}, not {_matrix(first)}")
     cells: dict[str, Cell] = {}
     for folder, part in zip(folders, parts, strict=True):
         for cell in part.cells:
@@ -37,6 +36,11 @@ def merge(folders: Sequence[Path], into: Path) -> Results:
         implementations=_together(part.implementations for part in parts),
         cells=tuple(sorted(cells.values(), key=_order)),
     )
+
+
+def _matrix(part: Results) -> str:
+    """What parts of one matrix have in common. A setup of processes and the same of containers are two."""
+    return f"{part.mode}, seed {part.seed}, peers {WORDS[part.runner]}"
 
 
 def _moved(cell: Cell, folder: str) -> Cell:

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import LabError, MissingCapability
+from lab.errors import MissingCapability
 from lab.kernel import sandbox
-from lab.kernel.container import RUN, Engine
+from lab.kernel.container import Engine
 from lab.model.classical import cell_topology
 from lab.model.runner import CONTAINER, all_run_as
 from lab.model.topology import Topology
@@ -29,66 +28,7 @@ from lab.report.results import Cell, Mark
 from lab.run.cell import run_cell
 from lab.run.evidence import Evidence
 from lab.run.scenario import laboratory
-
-DEADLINE = 240.0
-"Seconds for one lab: starting a container is work for the engine, and it has others."
-GONE_WITHIN = 20.0
-"Seconds until the engine has removed what it was told to."
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    """Docker's engine with our image, or the reason why there is none."""
-    try:
-        found = Engine.find()
-        found.require_rights()
-        found.user_of("punchlab/node")
-    except LabError as error:
-        pytest.skip(str(error))
-    return found
-
-
-@pytest.fixture
-def image(engine: Engine) -> Iterator[Callable[[str], str]]:
-    """Make an image of ours that starts something else."""
-    made: list[str] = []
-
-    def make(lines: str) -> str:
-        name = f"punchlab-test/{os.getpid()}-{len(made)}"
-        docker("build", "--quiet", "--tag", name, "-", given=f"FROM punchlab/node\n{lines}\n")
-        made.append(name)
-        return name
-
-    yield make
-    for name in made:
-        docker("image", "rm", "--force", name)
-
-
-def docker(*arguments: str, given: str = "") -> str:
-    return subprocess.run(
-        ["docker", *arguments], input=given, text=True, capture_output=True, timeout=180, check=True
-    ).stdout
-
-
-def containers(run: str = "") -> list[str]:
-    """Those of a run, or of all labs."""
-    return docker("ps", "--all", "--quiet", "--filter", f"label={RUN}={run}" if run else f"label={RUN}").split()
-
-
-def assert_none_left(run: str) -> None:
-    """A holder removes itself when its stdin ends, and the engine lists what is being removed until it has been."""
-    deadline = time.monotonic() + GONE_WITHIN
-    while (left := containers(run)) and time.monotonic() < deadline:
-        pass
-    assert not left
-
-
-def in_containers(work: Callable[[], None]) -> None:
-    def main() -> bytes:
-        work()
-        return b"done"
-
-    assert sandbox.fork_into_sandbox(main, DEADLINE, own_users=False) == b"done"
+from tests.support.containers import DEADLINE, assert_none_left, containers, in_containers
 
 
 def cell(topology: Topology, folder: Path, engine: Engine, judge: Callable[[Cell, Evidence], None]) -> None:
@@ -229,7 +169,9 @@ def punchlab(*arguments: str, **environment: str) -> str:
 # Without an engine.
 
 
-@pytest.mark.parametrize("arguments", [("run", "two-homes"), ("matrix",), ("up", "two-homes")])
+@pytest.mark.parametrize(
+    "arguments", [("run", "two-homes"), ("matrix",), ("matrix", "--check", "connect"), ("peers",), ("up", "two-homes")]
+)
 def test_without_an_engine_a_line_says_what_to_do(arguments: tuple[str, ...], tmp_path: Path) -> None:
     nowhere = f"unix://{tmp_path}/docker.sock"
     told = punchlab(*arguments, "--runner", "container", "--runs", str(tmp_path / "runs"), DOCKER_HOST=nowhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -15,8 +16,10 @@ from lab.model.cover import cover, pairs_in
 from lab.model.interop import Check, Scene, Selection, Setup, Stack, arguments_for
 from lab.model.interop_networks import network
 from lab.model.known import parse_known
+from lab.model.runner import CONTAINER, PROCESS, RUNNERS
 from lab.model.topology import parse
 from lab.plan.build import build
+from lab.report.results import Mark
 from lab.run.interop import Order, Shard, plan
 
 ALL = ("own", "go", "py")
@@ -28,9 +31,9 @@ def everything(*checks: Check) -> Selection:
     return Selection(ALL, ALL, ALL, checks or tuple(Check), nats=nats)
 
 
-def able(impl: str, *absent: str, missing: str = "") -> Capabilities:
+def able(impl: str, *absent: str, missing: str = "", unheard: str = "") -> Capabilities:
     found = tuple(Capability(name, Having.ABSENT, "it said no") for name in absent)
-    return Capabilities(impl, f"{impl}-libp2p", "1", "", found, missing)
+    return Capabilities(impl, f"{impl}-libp2p", "1", "", found, missing, unheard)
 
 
 rows = st.lists(st.tuples(*(st.sampled_from("abc") for _ in range(4))), min_size=1, max_size=40, unique=True)
@@ -53,9 +56,8 @@ def test_a_cover_of_a_product_is_near_the_least_that_there_can_be() -> None:
 def test_setups_of_a_scene_have_names_of_their_own_and_networks_that_can_be_built(scene: Scene) -> None:
     setups = everything().setups(scene)
     assert len({setup.name for setup in setups}) == len(setups)
-    topology = network(setups[-1])
-    build(topology, 1)
-    assert build(parse(topology.text, "again"), 1).launches == build(topology, 1).launches
+    for topology in (network(setups[-1]), network(setups[-1], CONTAINER)):
+        assert build(parse(topology.text, "again"), 1).launches == build(topology, 1).launches
 
 
 def test_quic_has_neither_security_nor_muxer_to_choose() -> None:
@@ -90,6 +92,27 @@ def test_a_peer_that_is_not_there_is_unsupported_in_every_setup_with_its_reason(
         if "go" in each.setup.implementations:
             assert not each.checks
             assert {outcome.why for outcome in each.absent} == {"the peer of go is not built"}
+
+
+def test_where_an_image_was_not_heard_nothing_is_built_and_what_others_lack_is_told_all_the_same() -> None:
+    known = {"own": able("own"), "go": able("go", unheard="go: it does not start"), "py": able("py", "quic")}
+    for each in plan(Order(everything(), full=True, runner=CONTAINER), known):
+        outcomes = {(outcome.mark, outcome.why) for outcome in each.absent}
+        lacks = "py" in each.setup.implementations and each.setup.stack.transport == "quic"
+        if lacks:
+            assert outcomes == {(Mark.UNSUPPORTED, "py has no quic: it said no")}
+        elif "go" in each.setup.implementations:
+            assert outcomes == {(Mark.INCONCLUSIVE, "go: it does not start")}
+        assert bool(each.checks) is not bool(outcomes)
+
+
+@pytest.mark.parametrize("scene", Scene)
+def test_peers_of_a_setup_are_run_in_containers_in_the_same_network(scene: Scene) -> None:
+    for setup in everything().setups(scene)[:3]:
+        as_processes, contained = (build(network(setup, runner), 1) for runner in RUNNERS)
+        assert {launch.run for launch in contained.launches} == {CONTAINER}
+        assert [replace(launch, run=PROCESS) for launch in contained.launches] == list(as_processes.launches)
+        assert replace(contained, launches=as_processes.launches) == as_processes
 
 
 @pytest.mark.parametrize("scene", Scene)

@@ -10,8 +10,10 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
+from lab.cli import main
 from lab.errors import LabError
-from lab.model.interop import Check, Scene, Setup, Stack
+from lab.model.interop import Check, Scene, Selection, Setup, Stack
+from lab.model.runner import CONTAINER, PROCESS
 from lab.report.badge import badge_json, badge_svg
 from lab.report.interop import (
     Attempt,
@@ -23,13 +25,14 @@ from lab.report.interop import (
     is_interop,
     load,
     results_from_json,
+    results_to_json,
 )
-from lab.report.interop_text import markdown, problems, summary
+from lab.report.interop_text import grids, markdown, problems, summary
 from lab.report.interopdoc import MARKS, insert, page
 from lab.report.junit import junit
 from lab.report.punch_grids import punch_grids
 from lab.report.results import Machine, Mark
-from lab.run.interop import JOURNAL, Order, Shard, begin, order_of, resume, write_results
+from lab.run.interop import JOURNAL, ORDER, Order, Shard, begin, order_of, resume, write_results
 from lab.run.merge import merge
 
 TCP = Stack("tcp", "noise", "yamux")
@@ -55,7 +58,7 @@ def cell(dialer: str, listener: str, *marks: Mark, known: tuple[Known, ...] = ()
     return Cell(setup(dialer, listener), attempts, known)
 
 
-def results(*cells: Cell, planned: int | None = None, shard: str = "") -> Results:
+def results(*cells: Cell, planned: int | None = None, shard: str = "", runner: str = PROCESS) -> Results:
     return Results(
         run="20251125-101010-interop-ab12",
         started=1_763_719_000.0,
@@ -63,6 +66,7 @@ def results(*cells: Cell, planned: int | None = None, shard: str = "") -> Result
         machine=Machine(2, "Debian GNU/Linux 12", "6.18", "3.11.2", "0.1.0"),
         seed=1,
         mode="cover",
+        runner=runner,
         shard=shard,
         planned=len(cells) if planned is None else planned,
         implementations=(Implementation("go", "go-libp2p", "0.51.0"), Implementation("js", "", "")),
@@ -145,6 +149,50 @@ def test_junit_tells_failures_errors_and_what_was_left_out() -> None:
     assert suites["connect"].get("failures") == "0"
 
 
+def test_whoever_ran_in_containers_is_told_so_everywhere_and_is_tried_again_so() -> None:
+    contained = results(GOOD, BAD, runner=CONTAINER)
+    assert json.loads(results_to_json(contained))["runner"] == "container"
+    assert summary(contained).endswith("2 labs in 12.5 s, peers in containers")
+    assert [grid.title for grid in grids(contained)] == [
+        *("connect, ping: tcp+noise+yamux, in containers", "echo, in containers"),
+    ]
+    assert "connect, ping, in containers |" in markdown(contained)
+    assert "connect, echo: every pair of values, in containers" in page([contained])
+    assert problems(contained)[1].strip() == (
+        "again: punchlab matrix --check echo --dialer js --listener go --transport tcp --security noise --muxer yamux"
+        " --runner container"
+    )
+    root = Xml.fromstring(junit(contained))  # noqa: S314 -- our own text
+    assert {made.get("value") for made in root.iter("property")} == {"container"}
+    assert {case.get("classname") for case in root.iter("testcase")} == {
+        *("punchlab.container.connect", "punchlab.container.echo"),
+    }
+    (failure,) = root.iter("failure")
+    assert "--runner container\n" in str(failure.text)
+
+
+def test_processes_are_told_without_more_ado() -> None:
+    assert summary(EVERYTHING).endswith("s, peers as processes; 1 of 7 left")
+    assert "container" not in junit(EVERYTHING) + markdown(EVERYTHING)
+    assert not any("--runner" in line for line in problems(EVERYTHING))
+
+
+def test_results_of_before_there_was_a_choice_are_of_processes() -> None:
+    value = json.loads(results_to_json(EVERYTHING))
+    del value["runner"]
+    assert results_from_json(json.dumps({**value, "format": 1})) == EVERYTHING
+    for broken in (value, {**value, "runner": "podman"}):
+        with pytest.raises(LabError, match="runner"):
+            results_from_json(json.dumps(broken))
+
+
+def test_what_was_not_built_because_an_image_was_not_heard_is_one_line() -> None:
+    silent = Outcome(Check.CONNECT, Mark.INCONCLUSIVE, "js: it does not start")
+    cells = [Cell(setup("js", other), (Attempt((silent,), 0.0),)) for other in ("go", "js", "py")]
+    told = problems(results(GOOD, *cells, runner=CONTAINER))
+    assert told == ["INCONCLUSIVE: 3 checks that were not made: js: it does not start"]
+
+
 def test_the_badge_counts_what_passed() -> None:
     assert json.loads(badge_json(results(GOOD, AS_KNOWN)))["message"] == "3/4"
     assert json.loads(badge_json(results(GOOD, AS_KNOWN)))["color"] == "yellow"
@@ -184,8 +232,44 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         merge([one, saved(tmp_path, "other", replace(results(BAD), seed=2))], tmp_path)
 
 
+def test_parts_of_processes_and_of_containers_are_not_mixed_up(tmp_path: Path) -> None:
+    one = saved(tmp_path, "one", results(GOOD, shard="1/2"))
+    two = saved(tmp_path, "two", results(BAD, shard="2/2", runner=CONTAINER))
+    with pytest.raises(LabError, match=r"two is of another matrix: cover, seed 1, peers in containers, not .* as pro"):
+        merge([one, two], tmp_path)
+    rest = saved(tmp_path, "rest", results(GOOD, shard="1/2", runner=CONTAINER))
+    assert merge([rest, two], tmp_path).runner == CONTAINER
+
+
+def test_a_run_of_containers_goes_on_in_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = begin(Order(Selection(("own",), ("own",), ("own",)), runner=CONTAINER), tmp_path)
+    write_results(folder, results(runner=CONTAINER))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    words = ["matrix", "--runs", str(tmp_path), "--resume", folder.name]
+    assert main([*words, "--runner", "process"]) == 2
+    told = "runs peers in containers, and goes on so: leave out --runner, or begin anew"
+    assert capsys.readouterr().err == f"punchlab: {folder.name} {told}\n"
+    for asked in ([], ["--runner", "container"]):
+        assert main([*words, *asked]) == 3
+        assert "no Docker engine runs here" in capsys.readouterr().err
+
+
+def test_a_run_that_began_before_there_was_a_choice_goes_on_as_processes(tmp_path: Path) -> None:
+    order = Order(Selection(("go",), ("js",), ("own",)))
+    folder = begin(order, tmp_path)
+    file = folder / ORDER
+    value = json.loads(file.read_text("utf-8"))
+    del value["runner"]
+    file.write_text(json.dumps(value), "utf-8")
+    assert order_of(folder) == order
+    file.write_text(json.dumps({**value, "runner": "podman"}), "utf-8")
+    with pytest.raises(LabError, match="runner among process, container, not 'podman'"):
+        order_of(folder)
+
+
 def test_a_run_that_was_cut_off_in_the_middle_of_a_line_goes_on_from_what_is_whole(tmp_path: Path) -> None:
-    from lab.model.interop import Selection
     from lab.model.plain import to_plain
 
     order = Order(Selection(("go",), ("js",), ("own",)), seed=3, shard=Shard(2, 8))
