@@ -103,7 +103,7 @@ async def resume(lab: Lab, case: Case) -> Resumed:
                 lived_on = False
                 await _come_anew(sender, receiver)
             else:
-                lived_on = await _go_on(sending, sender, receiver, before)
+                lived_on = await _go_on(lab, happened, sending, sender, receiver, before)
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -161,10 +161,12 @@ async def _begin_transfer(sender: Peer, receiver: Peer) -> asyncio.Task[object]:
 # ── after ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _go_on(sending: asyncio.Task[object], sender: Peer, receiver: Peer, before: int) -> bool:
+async def _go_on(
+    lab: Lab, happened: Happened, sending: asyncio.Task[object], sender: Peer, receiver: Peer, before: int
+) -> bool:
     """Wait for traffic among those that were connected; whether the transfer itself has gone on."""
-    got = await _bytes_in(receiver, sender)
-    arriving = asyncio.create_task(_received(receiver, sender, got + ENOUGH), name=f"{receiver.name} receives")
+    going_on = _crossed(lab, happened, sender, receiver)
+    arriving = asyncio.create_task(going_on, name=f"{receiver.name} receives")
     try:
         await asyncio.wait({sending, arriving}, return_when=asyncio.FIRST_COMPLETED)
         lives_on = arriving.done() and not arriving.exception()
@@ -192,6 +194,14 @@ async def _come_anew(late: Peer, alice: Peer) -> None:
     except TimeoutError:
         raise PeerError(f"{late.name} does not reach {addr} within {WITHIN:g} s") from None
     await late.echo(alice, 2 * ENOUGH, timeout=WITHIN)
+
+
+async def _crossed(lab: Lab, happened: Happened, sender: Peer, receiver: Peer) -> None:
+    """Wait for bytes that were sent after what happened: a peer may have many before it that it has not read yet."""
+    at = None
+    while at is None:
+        await _received(receiver, sender, await _bytes_in(receiver, sender) + ENOUGH)
+        at = (await lab.facts()).delivered(sender, receiver, ENOUGH, after=happened.done)
 
 
 async def _received(peer: Peer, other: Peer, enough: int) -> None:
