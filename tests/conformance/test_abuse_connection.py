@@ -107,19 +107,20 @@ def test_an_end_in_the_middle_of_a_negotiation_is_a_typed_error() -> None:
 def test_a_connection_that_drips_ends_at_the_deadline_although_it_never_falls_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("node.net.swarm.INBOUND_TIMEOUT", 0.3)
-
     async def main() -> None:
-        async with arena() as node, wire(node.victim) as raw:
-            ended = asyncio.ensure_future(rest(raw))
-            # Proposals are refused one by one, so the bytes are right for ever: only time can end this.
-            for byte in GREETING + encode_frame(b"/" + b"x" * 1000 + b"\n") * MAX_PROPOSALS:
-                with contextlib.suppress(ConnectionClosed):
-                    await raw.write(bytes([byte]))
-                if (await asyncio.wait({ended}, timeout=0.002))[0]:
-                    break
-            assert ended.done()
-            await node.reports.error(DeadlineExceeded, "not upgraded within 0.3 s")
+        async with arena() as node, contextlib.AsyncExitStack() as stack:
+            with monkeypatch.context() as patch:  # whoever means well has more time
+                patch.setattr("node.net.swarm.INBOUND_TIMEOUT", 0.3)
+                raw = await stack.enter_async_context(wire(node.victim))
+                ended = asyncio.ensure_future(rest(raw))
+                # Proposals are refused one by one, so the bytes are right for ever: only time can end this.
+                for byte in GREETING + encode_frame(b"/" + b"x" * 1000 + b"\n") * MAX_PROPOSALS:
+                    with contextlib.suppress(ConnectionClosed):
+                        await raw.write(bytes([byte]))
+                    if (await asyncio.wait({ended}, timeout=0.002))[0]:
+                        break
+                assert ended.done()
+                await node.reports.error(DeadlineExceeded, "not upgraded within 0.3 s")
 
     run(main)
 
@@ -277,13 +278,14 @@ def test_a_peer_with_our_own_identity_is_refused() -> None:
 
 
 def test_two_who_respond_end_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.net.swarm.INBOUND_TIMEOUT", 0.2)
-
     async def main() -> None:
-        async with arena() as node, wire(node.victim) as raw:
-            with pytest.raises(ConnectionClosed):
-                await respond(raw, lambda _: True)
-            await node.reports.error(DeadlineExceeded, "not upgraded")
+        async with arena() as node, contextlib.AsyncExitStack() as stack:
+            with monkeypatch.context() as patch:  # whoever means well has more time
+                patch.setattr("node.net.swarm.INBOUND_TIMEOUT", 0.2)
+                raw = await stack.enter_async_context(wire(node.victim))
+                with pytest.raises(ConnectionClosed):
+                    await respond(raw, lambda _: True)
+                await node.reports.error(DeadlineExceeded, "not upgraded")
 
     run(main)
 

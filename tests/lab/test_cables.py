@@ -53,11 +53,11 @@ def plan(alice: str = "{}", flat: str = "{}") -> Plan:
 def test_a_cable_delays_what_crosses_it_and_nothing_else(inside: Inside) -> None:
     def check() -> None:
         with Network.build(plan('{ up = { latency = "20ms" }, down = { latency = "50ms" } }')) as network:
-            assert round_trip(network, "alice", "ann") < 0.01, "a link is ideal until it is asked for"
+            assert round_trip(network, "alice", "ann", below=0.01) < 0.01, "a link is ideal until it is asked for"
             network.shape()
-            assert 0.07 <= round_trip(network, "alice", "ann") < 0.08, "the router does not see these packets"
-            assert 0.07 <= round_trip(network, "alice", "server") < 0.08
-            assert round_trip(network, "ann", "server") < 0.01
+            assert 0.07 <= round_trip(network, "alice", "ann", below=0.08) < 0.08, "the router sees none of these"
+            assert 0.07 <= round_trip(network, "alice", "server", below=0.08) < 0.08
+            assert round_trip(network, "ann", "server", below=0.01) < 0.01
 
     inside(check)
 
@@ -66,12 +66,12 @@ def test_a_cable_between_two_routers_is_shaped_like_any_other(inside: Inside) ->
     def check() -> None:
         with Network.build(plan(flat='{ latency = "30ms" }')) as network:
             network.shape()
-            assert 0.06 <= round_trip(network, "bob", "server") < 0.07
-            assert round_trip(network, "alice", "server") < 0.01
+            assert 0.06 <= round_trip(network, "bob", "server", below=0.07) < 0.07
+            assert round_trip(network, "alice", "server", below=0.01) < 0.01
             network.set_link("flat", Impairment(latency=0.005))
-            assert 0.01 <= round_trip(network, "bob", "server") < 0.02
+            assert 0.01 <= round_trip(network, "bob", "server", below=0.02) < 0.02
             network.set_link("alice", Impairment(latency=0.01))
-            assert 0.02 <= round_trip(network, "alice", "ann") < 0.03
+            assert 0.02 <= round_trip(network, "alice", "ann", below=0.03) < 0.03
 
     inside(check)
 
@@ -97,9 +97,9 @@ def test_a_shaped_cable_is_pulled_and_put_back_and_moves_with_its_host(inside: I
                 here.sendto(b"lost", (address_of(network, "server"), 7001))
                 assert not select.select([there], (), (), 0.2)[0]
             changes.put_back("alice")
-            assert 0.04 <= round_trip(network, "alice", "server") < 0.05
+            assert 0.04 <= round_trip(network, "alice", "server", below=0.05) < 0.05
             changes.move("alice", "flat", None)
-            assert 0.04 <= round_trip(network, "alice", "bob") < 0.05, "it is the phone's radio that is slow"
+            assert 0.04 <= round_trip(network, "alice", "bob", below=0.05) < 0.05, "the phone's radio is slow"
 
     inside(check)
 
@@ -126,11 +126,11 @@ def test_frames_are_lost_doubled_and_spoiled_as_often_as_asked_for(inside: Insid
             assert abs(count.lost / sent - 0.2) < 3 * (0.2 * 0.8 / sent) ** 0.5
             assert abs(count.doubled / kept - 0.1) < 3 * (0.1 * 0.9 / kept) ** 0.5
             assert abs(count.spoiled / kept - 0.1) < 3 * (0.1 * 0.9 / kept) ** 0.5
-            arrived = []
+            # A bit that flips in the ports or the checksum costs the datagram; one in the payload as well.
+            arrived = [there.recv(100) for _ in range(kept - count.spoiled)]
             while select.select([there], (), (), 0.1)[0]:
                 arrived.append(there.recv(100))
-            # A bit that flips in the ports or the checksum costs the datagram; one in the payload as well.
-            assert kept - count.spoiled <= len(arrived) <= kept + count.doubled
+            assert len(arrived) <= kept + count.doubled
 
     inside(check)
 

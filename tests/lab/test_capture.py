@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -155,6 +156,7 @@ def test_a_file_that_has_reached_its_bound_grows_no_more_and_what_is_missing_is_
 def test_an_interface_that_is_not_there_is_named_and_leaves_no_ring(inside: Inside, tmp_path: Path) -> None:
     def check() -> None:
         with connected() as (network, _, _):
+            gc.collect()  # or what earlier tests left may be closed meanwhile
             before = len(list(Path("/proc/self/fd").iterdir()))
             wrong = dataclasses.replace(network.plan.captures[0], port="wlan0", name="home/wlan0")
             captures = CaptureSet((*network.plan.captures, wrong), network.spaces, tmp_path / "capture.pcapng")

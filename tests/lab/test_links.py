@@ -19,12 +19,11 @@ from lab.lab import Lab
 from lab.model.impairment import Impairment
 from lab.model.topology import parse
 from lab.observe.quality import Train, compare, delay
-from lab.peers.handle import Peer
 from lab.plan.build import build
 from lab.plan.plan import Plan
 from lab.run.links import BURSTS, CASES, Case, measure_cases, missed
 from lab.run.plugin import topology
-from tests.lab.round_trips import DEADLINE, address_of, round_trip, udp
+from tests.lab.round_trips import DEADLINE, address_of, distance, round_trip, udp
 
 Inside = Callable[[Callable[[], None]], None]
 THREE = """
@@ -114,10 +113,10 @@ def test_a_link_delays_both_ways_and_nobody_else(inside: Inside) -> None:
     def check() -> None:
         with Network.build(plan('{ up = { latency = "20ms" }, down = { latency = "50ms" } }')) as network:
             network.shape()
-            assert 0.07 <= round_trip(network, "one", "two") < 0.08
-            assert 0.07 <= round_trip(network, "two", "one") < 0.08
-            assert round_trip(network, "two", "three") < 0.01
-            assert 0.06 <= round_trip(network, "three", "four") < 0.07
+            assert 0.07 <= round_trip(network, "one", "two", below=0.08) < 0.08
+            assert 0.07 <= round_trip(network, "two", "one", below=0.08) < 0.08
+            assert round_trip(network, "two", "three", below=0.01) < 0.01
+            assert 0.06 <= round_trip(network, "three", "four", below=0.07) < 0.07
 
     inside(check)
 
@@ -126,7 +125,7 @@ def test_a_router_delays_what_is_behind_it(inside: Inside) -> None:
     def check() -> None:
         with Network.build(plan('{ latency = "5ms" }', '{ latency = "20ms" }')) as network:
             network.shape()
-            assert 0.05 <= round_trip(network, "alice", "one") < 0.06
+            assert 0.05 <= round_trip(network, "alice", "one", below=0.06) < 0.06
 
     inside(check)
 
@@ -136,13 +135,20 @@ def test_a_link_that_changes_keeps_what_is_under_way(inside: Inside) -> None:
         with Network.build(plan('{ latency = "300ms" }')) as network, udp(network.spaces["two"], 7000) as there:
             network.shape()
             with udp(network.spaces["one"]) as here:
-                here.sendto(b"slow", (address_of(network, "two"), 7000))
-                began = time.monotonic()
-                network.set_link("one", Impairment(latency=0.001))
-                here.sendto(b"fast", (address_of(network, "two"), 7000))
-                assert there.recv(10) == b"fast"
-                assert there.recv(10) == b"slow"
-                assert 0.25 < time.monotonic() - began < 0.4
+                changed = took = 1.0
+                deadline = time.monotonic() + DEADLINE
+                # A busy machine lets us change it late, and look late.
+                while (changed > 0.2 or took >= 0.4) and time.monotonic() < deadline:
+                    network.set_link("one", Impairment(latency=0.3))
+                    began = time.monotonic()
+                    here.sendto(b"slow", (address_of(network, "two"), 7000))
+                    network.set_link("one", Impairment(latency=0.001))
+                    here.sendto(b"fast", (address_of(network, "two"), 7000))
+                    changed = time.monotonic() - began
+                    heard = [there.recv(10), there.recv(10)]
+                    took = time.monotonic() - began
+                assert heard == [b"fast", b"slow"]
+                assert 0.29 < took < 0.4
 
     inside(check)
 
@@ -153,9 +159,9 @@ def test_a_link_may_begin_and_end_while_the_network_runs(inside: Inside) -> None
             network.shape()
             assert network.links is None
             network.set_link("two", Impairment(latency=0.02), Impairment(latency=0.03))
-            assert 0.05 <= round_trip(network, "one", "two") < 0.06
+            assert 0.05 <= round_trip(network, "one", "two", below=0.06) < 0.06
             network.set_link("two", Impairment())
-            assert round_trip(network, "one", "two") < 0.01
+            assert round_trip(network, "one", "two", below=0.01) < 0.01
             network.set_link("two", Impairment(loss=1.0))
             with udp(network.spaces["two"], 7000) as there, udp(network.spaces["one"]) as here:
                 here.sendto(b"lost", (address_of(network, "two"), 7000))
@@ -279,18 +285,11 @@ async def meet(lab: Lab) -> float:
     return direct.at
 
 
-async def distance(here: Peer, there: Peer) -> float:
-    """Seconds to a peer and back by their direct connection, the shortest of five."""
-    pings = [await here.ping(there) for _ in range(5)]
-    assert {ping.path for ping in pings} == {"direct"}
-    return min(ping.rtt for ping in pings)
-
-
 @topology("two-far-homes")
 async def test_homes_that_are_40_ms_apart_punch_and_the_wire_shows_the_distance(lab: Lab) -> None:
     _, alice, bob = lab.peers("relay", "alice", "bob")
     await meet(lab)
-    assert 0.08 <= await distance(alice, bob) < 0.1
+    assert 0.08 <= await distance(alice, bob, below=0.1) < 0.1
     flow = (await lab.facts()).direct_flow(alice, bob)
     assert flow is not None
     assert {end.address for end in flow.ends} == {router.wan for router in lab.plan.routers}
@@ -308,7 +307,7 @@ async def test_a_punch_crosses_an_ocean(lab: Lab) -> None:
     _, alice, bob = lab.peers("relay", "alice", "bob")
     await meet(lab)
     # 14 ± 3 ms of cable, 45 ms of ocean and 2 ms of fibre, there and back.
-    assert 0.115 < await distance(alice, bob) < 0.14
+    assert 0.115 < await distance(alice, bob, below=0.14) < 0.14
 
 
 @topology("two-far-homes")
@@ -316,4 +315,4 @@ async def test_a_link_changes_under_a_connection(lab: Lab) -> None:
     _, alice, bob = lab.peers("relay", "alice", "bob")
     await meet(lab)
     await lab.set_link("home-a", Impairment(latency=0.2))
-    assert 0.44 <= await distance(alice, bob) < 0.5
+    assert 0.44 <= await distance(alice, bob, below=0.5) < 0.5

@@ -122,12 +122,13 @@ def test_a_syn_opens_its_own_nat_and_is_dropped_at_the_other(inside: Callable[[C
         assert seen.direct.began is not None
         assert (seen.direct.began.how, seen.direct.began.opener) == (Opening.MET, "bob")
         assert seen.direct.began.established < seen.direct.first_byte
-        (drop,) = seen.drops
-        assert drop.router == "home-b"
-        assert (
-            "lets in only endpoints that TCP port 4001 has written to; 11.0.1.2:4001 was not one of them yet"
-            in drop.why
-        )
+        assert seen.drops
+        for drop in seen.drops:  # the kernel repeats its SYN after a second, if bob has not begun by then
+            assert drop.router == "home-b"
+            assert (
+                "lets in only endpoints that TCP port 4001 has written to; 11.0.1.2:4001 was not one of them yet"
+                in drop.why
+            )
 
     inside(check)
 

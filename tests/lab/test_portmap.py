@@ -26,6 +26,8 @@ Inside = Callable[[Callable[[], None]], None]
 DEADLINE = 10.0
 UNHEARD = 0.25
 """Seconds after which a packet is not coming any more; the usual is 0.001."""
+SHORT = 4
+"""Seconds of a lease that is to run out; so many that a busy machine finds it open before."""
 PORT = 4001
 ALL = '{ protocols = ["upnp", "nat-pmp", "pcp"] }'
 NATS = ("port-restricted", "symmetric")
@@ -70,14 +72,18 @@ def listening(ns: Namespace, port: int = PORT) -> socket.socket:
     return sock
 
 
-def gets_through(network: Network, listener: socket.socket, external: int, caller: socket.socket | None = None) -> bool:
+def shut_out(network: Network, listener: socket.socket, external: int) -> bool:
+    """Whether a datagram from the internet does not arrive; for where it must not, as it is not waited for long."""
+    return not gets_through(network, listener, external, UNHEARD)
+
+
+def gets_through(network: Network, listener: socket.socket, external: int, within: float = DEADLINE) -> bool:
     """Whether a datagram from the internet arrives at the listener, and its answer from where it was sent to."""
     wan = network.plan.routers[0].wan
-    calling = caller or network.spaces["caller"].socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
+    with network.spaces["caller"].socket(socket.AF_INET, socket.SOCK_DGRAM) as calling:
         token = str(time.monotonic_ns()).encode()
         calling.sendto(token, (wan, external))
-        listener.settimeout(UNHEARD)
+        listener.settimeout(within)
         try:
             data, source = listener.recvfrom(100)
         except TimeoutError:
@@ -87,16 +93,12 @@ def gets_through(network: Network, listener: socket.socket, external: int, calle
         calling.settimeout(DEADLINE)
         assert calling.recvfrom(100) == (b"answer", (wan, external))
         return True
-    finally:
-        if caller is None:
-            calling.close()
 
 
-def until_shut(network: Network, listener: socket.socket, external: int, within: float) -> float:
-    """Seconds until nobody gets through any more; fails after `within`."""
-    began = time.monotonic()
-    while gets_through(network, listener, external):
-        assert time.monotonic() - began < within, "still open"
+def until_shut(network: Network, listener: socket.socket, external: int, began: float) -> float:
+    """Seconds since `began` until nobody gets through any more; fails after DEADLINE."""
+    while not shut_out(network, listener, external):
+        assert time.monotonic() - began < DEADLINE, "still open"
     return time.monotonic() - began
 
 
@@ -106,11 +108,11 @@ def test_a_mapped_port_is_open_to_everybody_until_it_is_given_back(router: Insid
     def check() -> None:
         with built(nat) as network, listening(network.spaces["alice"]) as alice:
             asking = client(network, protocol)
-            assert not gets_through(network, alice, 5001)
+            assert shut_out(network, alice, 5001)
             assert asking.map("udp", PORT, 5001, 60) == Granted(network.plan.routers[0].wan, 5001, 60)
             assert gets_through(network, alice, 5001)
             asking.unmap("udp", PORT, 5001)
-            assert not gets_through(network, alice, 5001)
+            assert shut_out(network, alice, 5001)
 
     router(check)
 
@@ -137,9 +139,10 @@ def test_a_mapped_tcp_port_takes_connections_from_the_internet(router: Inside, n
 def test_a_lease_that_is_not_renewed_runs_out(router: Inside, protocol: str) -> None:
     def check() -> None:
         with built("port-restricted") as network, listening(network.spaces["alice"]) as alice:
-            assert client(network, protocol).map("udp", PORT, 5001, 2).lifetime == 2
+            began = time.monotonic()
+            assert client(network, protocol).map("udp", PORT, 5001, SHORT).lifetime == SHORT
             assert gets_through(network, alice, 5001)
-            assert until_shut(network, alice, 5001, within=DEADLINE) > 0.5
+            assert until_shut(network, alice, 5001, began) > SHORT - 1, "the daemon counts whole seconds"
 
     router(check)
 
@@ -152,7 +155,7 @@ def test_who_came_in_by_a_port_map_is_a_stranger_when_it_is_gone(router: Inside,
             asking.map("udp", PORT, 5001, 60)
             assert gets_through(network, alice, 5001)
             asking.unmap("udp", PORT, 5001)
-            assert not gets_through(network, alice, 5001)
+            assert shut_out(network, alice, 5001)
 
     router(check)
 
@@ -161,12 +164,16 @@ def test_who_came_in_by_a_port_map_is_a_stranger_when_it_is_gone(router: Inside,
 def test_a_router_that_refuses_says_so_at_once_in_every_protocol(router: Inside, protocol: str, code: int) -> None:
     def check() -> None:
         with built("port-restricted", "refuse") as network, listening(network.spaces["alice"]) as alice:
-            began = time.monotonic()
-            with pytest.raises(RefusedError) as refused:
-                client(network, protocol).map("udp", PORT, 5001, 60)
-            assert refused.value.code == code
-            assert time.monotonic() - began < 1
-            assert not gets_through(network, alice, 5001)
+            took = 1.0
+            deadline = time.monotonic() + DEADLINE
+            while took >= 1 and time.monotonic() < deadline:  # a busy machine only adds to it
+                began = time.monotonic()
+                with pytest.raises(RefusedError) as refused:
+                    client(network, protocol).map("udp", PORT, 5001, 60)
+                took = time.monotonic() - began
+                assert refused.value.code == code
+            assert took < 1
+            assert shut_out(network, alice, 5001)
 
     router(check)
 
@@ -177,7 +184,7 @@ def test_a_router_that_lies_grants_everything_and_lets_nothing_in(router: Inside
         with built("port-restricted", "lie") as network, listening(network.spaces["alice"]) as alice:
             asking = client(network, protocol)
             assert asking.map("udp", PORT, 5001, 60) == Granted(network.plan.routers[0].wan, 5001, 60)
-            assert not gets_through(network, alice, 5001)
+            assert shut_out(network, alice, 5001)
             asking.unmap("udp", PORT, 5001)
 
     router(check)
@@ -199,11 +206,12 @@ def test_a_protocol_that_is_not_offered_is_not_answered(router: Inside, offered:
 
 def test_a_lease_is_no_longer_than_the_router_grants(router: Inside) -> None:
     def check() -> None:
-        plan = plan_of("symmetric", '{ protocols = ["pcp"], lease-max = "2s" }')
+        plan = plan_of("symmetric", f'{{ protocols = ["pcp"], lease-max = "{SHORT}s" }}')
         with Network.build(plan) as network, listening(network.spaces["alice"]) as alice:
-            assert client(network, "pcp").map("udp", PORT, 5001, 3600).lifetime == 2
+            began = time.monotonic()
+            assert client(network, "pcp").map("udp", PORT, 5001, 3600).lifetime == SHORT
             assert gets_through(network, alice, 5001)
-            until_shut(network, alice, 5001, within=DEADLINE)
+            until_shut(network, alice, 5001, began)
 
     router(check)
 
@@ -251,7 +259,7 @@ def test_lost_leases_are_shut_and_can_be_renewed(router: Inside) -> None:
             asking.map("udp", PORT, 5001, 60)
             assert gets_through(network, alice, 5001)
             network.lose_leases("home")
-            assert not gets_through(network, alice, 5001)
+            assert shut_out(network, alice, 5001)
             asking.map("udp", PORT, 5001, 60)
             assert gets_through(network, alice, 5001)
 
@@ -264,7 +272,7 @@ def test_a_router_that_forgets_has_no_lease_and_answers_again(router: Inside) ->
             asking = client(network, "upnp")
             asking.map("udp", PORT, 5001, 60)
             network.forget("home")
-            assert not gets_through(network, alice, 5001)
+            assert shut_out(network, alice, 5001)
             asking.map("udp", PORT, 5001, 60)
             assert gets_through(network, alice, 5001)
 

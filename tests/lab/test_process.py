@@ -18,7 +18,7 @@ from lab.kernel.namespace import Namespace
 from lab.kernel.process import spawn, terminate
 
 Inside = Callable[[Callable[[], None]], None]
-DEADLINE = 20.0
+DEADLINE = 60.0
 STUBBORN = "trap '' TERM; sleep 1000 & echo $!; wait; wait"
 
 

@@ -14,7 +14,7 @@ from lab.model.writing import nat_words
 from lab.plan.ruleset import public_addresses, ruleset
 
 SANDBOX = ("unshare", "--user", "--map-root-user", "--net")
-DEADLINE = 20
+DEADLINE = 120
 
 
 def run(text: str, *command: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ ANY_PORT = Multiaddr("/ip4/127.0.0.1/tcp/0")
 ANY_UDP_PORT = Multiaddr("/ip4/127.0.0.1/udp/0/quic-v1")
 CIRCUIT = Multiaddr("/ip4/127.0.0.1/tcp/1/p2p-circuit")
 ALICE, BOB = PrivateKey.generate(), PrivateKey.generate()
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 class MemoryStream:

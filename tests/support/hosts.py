@@ -14,7 +14,7 @@ from node.names.multiaddr import Multiaddr
 E = TypeVar("E")
 
 LOOPBACK = Multiaddr("/ip4/127.0.0.1/tcp/0")
-DEADLINE = 30.0
+DEADLINE = 120.0
 """Seconds one test may take on a busy machine."""
 
 

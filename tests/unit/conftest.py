@@ -13,7 +13,8 @@ from node.events import Event
 from node.host import Host, HostConfig
 from node.names.multiaddr import Multiaddr
 
-DEADLINE = 10.0
+DEADLINE = 60.0
+"""Seconds one wait may take on a busy machine."""
 ANY_PORT = Multiaddr("/ip4/127.0.0.1/tcp/0")
 
 _Event = TypeVar("_Event")

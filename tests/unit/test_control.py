@@ -19,7 +19,8 @@ import pytest
 
 from node.contract import MAX_LINE
 
-DEADLINE = 20.0
+DEADLINE = 120.0
+"""Seconds one test may take on a busy machine, where a node takes many to start."""
 ROOT = Path(__file__).parents[2]
 STRANGER = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
 
@@ -163,7 +164,7 @@ def test_commands_run_side_by_side() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             async with start() as alice:
                 silent = f"/ip4/127.0.0.1/tcp/{server.getsockname()[1]}/p2p/{STRANGER}"
-                alice.write(json.dumps({"id": 100, "do": "dial", "addr": silent, "timeout": 0.5}).encode() + b"\n")
+                alice.write(json.dumps({"id": 100, "do": "dial", "addr": silent, "timeout": 2.0}).encode() + b"\n")
                 await alice.done("info")
                 assert not any(line.get("id") == 100 for line in alice.lines)
                 late = await alice.line(lambda line: line.get("id") == 100)

@@ -572,7 +572,7 @@ def test_a_punch_ends_at_its_deadline_with_every_reason() -> None:
         with refusing_port() as dead:
             async with swarm() as alice, swarm() as bob:
                 with pytest.raises(DialError, match=r"no hole.*refused"):
-                    await alice.dial_punch(bob.peer_id, [dead], Role.INITIATOR, soon(0.2))
+                    await alice.dial_punch(bob.peer_id, [dead], Role.INITIATOR, soon(1.0))
 
     run(main)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
@@ -284,8 +285,8 @@ def test_a_peer_that_does_not_listen_cannot_offer_an_address_and_stays_relayed()
 
 def test_a_punch_that_fails_is_tried_three_times_and_given_up() -> None:
     async def main() -> None:
-        async with three(a=None, b=PunchPolicy(direct_dial=0.0, punch=0.2, allow_private=True)) as net:
-            dead_end = await closed_port()
+        patient = PunchPolicy(direct_dial=0.0, punch=1.0, allow_private=True)
+        async with three(a=None, b=patient) as net, refusing_port() as dead_end:
 
             async def answer(stream: Stream) -> None:
                 assert HolePunch.from_bytes(await read_frame(stream, MAX_MESSAGE)).type is CONNECT
@@ -304,13 +305,12 @@ def test_a_punch_that_fails_is_tried_three_times_and_given_up() -> None:
     run(main)
 
 
-async def closed_port() -> Multiaddr:
-    """An address of loopback at which nobody listens."""
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return Multiaddr.tcp("127.0.0.1", port)
+@contextlib.asynccontextmanager
+async def refusing_port() -> AsyncIterator[Multiaddr]:
+    """An address of loopback that is bound, so that nobody else gets it, and not listened on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield Multiaddr.tcp("127.0.0.1", bound.getsockname()[1])
 
 
 NONSENSE = {
@@ -413,9 +413,8 @@ def test_a_connection_that_outruns_sync_gets_the_role_of_the_punch() -> None:
 
 def test_an_exchange_begun_anew_ends_the_punch_that_still_runs() -> None:
     async def main() -> None:
-        async with three(a=PunchPolicy(punch=20.0, allow_private=True), b=None) as net:
+        async with three(a=PunchPolicy(punch=20.0, allow_private=True), b=None) as net, refusing_port() as dead_end:
             await net.meet()
-            dead_end = await closed_port()
             (connection,) = net.b.swarm.connections(net.a.peer_id)
             for attempt in (1, 2):
                 stream = await connection.new_stream([PROTOCOL], limited=True)

@@ -68,8 +68,9 @@ def test_anything_else_is_an_error(hosts: Hosts, handler: Callable[[Stream], Non
         async with hosts() as (alice, bob):
             bob.handle("/other/1.0.0", handler)  # type: ignore[arg-type]
             connection = await alice.connect(bob.addrs()[0].with_peer(bob.peer_id))
+            timeout = 0.5 if error is DeadlineExceeded else 30
             with pytest.raises(error):
-                await alice.echo.echo(connection, 100, protocol="/other/1.0.0", timeout=0.5)
+                await alice.echo.echo(connection, 100, protocol="/other/1.0.0", timeout=timeout)
             assert (await alice.echo.echo(connection, 100)).bytes == 100
 
     asyncio.run(main())

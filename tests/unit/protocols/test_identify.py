@@ -17,7 +17,7 @@ from node.names.multiaddr import Multiaddr
 from node.net.connection import Connection, Stream
 from node.net.stream import read_frame
 from node.net.tcp import TcpTransport
-from node.protocols.identify import Identify
+from node.protocols.identify import TIMEOUT, Identify
 from node.wire.framing import encode_frame
 from node.wire.identify import MAX_SENT, PROTOCOL, PUSH_PROTOCOL
 from node.wire.identify import Identify as Message
@@ -137,7 +137,7 @@ def test_a_peer_without_identify_is_waited_for_no_longer_than_it_takes_to_know(h
     async def main() -> None:
         async with hosts() as (alice, bob):
             bob.unhandle(PROTOCOL)
-            await asyncio.wait_for(meet(alice, bob), 2)
+            await asyncio.wait_for(meet(alice, bob), TIMEOUT * 0.9)
 
     asyncio.run(main())
 
@@ -151,7 +151,7 @@ def test_waiting_for_identify_ends_with_its_time(hosts: Hosts) -> None:
             bob.unhandle(PROTOCOL)
             bob.handle(PROTOCOL, silent)
             connection = await alice.connect(bob.addrs()[0].with_peer(bob.peer_id))
-            await asyncio.wait_for(alice.identified(connection, timeout=0.05), 2)
+            await asyncio.wait_for(alice.identified(connection, timeout=0.05), TIMEOUT * 0.9)
 
     asyncio.run(main())
 
