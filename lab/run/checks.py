@@ -27,6 +27,7 @@ from lab.report.interop import Outcome
 from lab.report.results import Mark
 from lab.run import confirm
 from lab.run.cell import CELL_WITHIN, blame, run_cell
+from lab.run.confirm import DialBack
 from lab.run.evidence import Evidence
 from lab.run.scenario import Options, laboratory
 
@@ -140,7 +141,7 @@ def _steps(lab: Lab, setup: Setup) -> dict[Check, Callable[[], Awaitable[None]]]
     return {
         Check.CONNECT: lambda: _connect(lab, alice, bob, setup),
         Check.PING: lambda: _ping(lab, alice, bob, setup),
-        Check.IDENTIFY: lambda: _identify(alice, bob),
+        Check.IDENTIFY: lambda: _identify(lab, alice, bob, setup),
         Check.ECHO: lambda: _echo(lab, alice, bob),
         Check.RELAY: lambda: _relay(lab, alice, bob, lab.peer(RELAY)),
         Check.AUTONAT: lambda: _autonat(lab, alice, bob, setup),
@@ -177,13 +178,18 @@ async def _ping(lab: Lab, alice: Peer, bob: Peer, setup: Setup) -> None:
     confirm.is_direct(await lab.facts(), alice.launch, bob.launch, setup.stack.transport, began)
 
 
-async def _identify(alice: Peer, bob: Peer) -> None:
-    """The dialer has read what the listener says of itself; the other way round is another setup."""
+async def _identify(lab: Lab, alice: Peer, bob: Peer, setup: Setup) -> None:
+    """The dialer has read what the listener says of itself; the other way round is another setup.
+
+    All those names are sent as they are, so as many bytes have to have come before.
+    """
     seen = await alice.saw("identified", within=SOON, where=lambda peer="", **_: peer == bob.peer_id)
     told = Profile.of(alice.name, seen.fields)
     _expect(alice, "agent", told.agent, (await bob.profile()).agent)
     if PING not in told.protocols:
         raise PeerError(f"{alice.name} says that {bob.name} has no {PING}: {told.protocols!r}")
+    size = sum(len(name.encode()) for name in (told.agent, *told.protocols))
+    confirm.has_told(await lab.facts(), bob.launch, alice.launch, setup.stack.transport, size, seen.at)
 
 
 async def _echo(lab: Lab, alice: Peer, bob: Peer) -> None:
@@ -211,13 +217,20 @@ async def _relay(lab: Lab, alice: Peer, bob: Peer, relay: Peer) -> None:
 
 
 async def _autonat(lab: Lab, client: Peer, server: Peer, setup: Setup) -> None:
-    """The client's own word where it can be asked, else that of our server, which tells whom it has dialled back."""
+    """The client's own word where it can be asked, else that of our server, which tells whom it has dialled back.
+
+    Either has to be what the wire shows of the dial.
+    """
     wanted = is_reachable(setup)
     await _has(server, AUTONAT_REQUESTS)
+    came = time.time()
     await client.dial(server.address)
     try:
-        seen = await client.saw("observed", within=SOON)
-        found: Any = (await client.autonat(server, str(seen.get("addr")))).reachable
+        asked = str((await client.saw("observed", within=SOON)).get("addr"))
+        began = time.time()
+        found: Any = (await client.autonat(server, asked)).reachable
+        facts = await lab.facts()
+        confirm.dialled_no_other(facts, client.launch, server.launch, asked, began)
     except PeerUnsupported:
         if setup.listener != "own":
             raise
@@ -228,10 +241,15 @@ async def _autonat(lab: Lab, client: Peer, server: Peer, setup: Setup) -> None:
             within=DIALLED_BACK_WITHIN,
             where=lambda peer="", addr="", **_: peer == client.peer_id and f"/{router}/" in addr,
         )
-        found = dialled.get("reachable")
+        asked, began, found = str(dialled.get("addr")), came, dialled.get("reachable")
+        facts = await lab.facts()  # what else the client has asked about is not known
+    shown = confirm.dial_back(facts, client.launch, server.launch, asked, began)
+    words = {True: "reachable", False: "not reachable"}
+    wire = f"of {server.name}'s dials of {asked} the wire shows {shown.value}"
     if found is not wanted:
-        words = {True: "reachable", False: "not reachable"}
-        raise PeerError(f"found {words.get(found, found)}, behind {setup.nats[0]} it is {words[wanted]}")
+        raise PeerError(f"found {words.get(found, found)}, behind {setup.nats[0]} it is {words[wanted]}; {wire}")
+    if shown is not (DialBack.TAKEN if wanted else DialBack.LOST):
+        raise PeerError(f"found {words[wanted]}, but {wire}")
 
 
 async def _has(peer: Peer, protocols: Sequence[str]) -> None:

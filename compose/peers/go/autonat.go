@@ -108,8 +108,9 @@ func (n *node) autonatSecond(ctx context.Context, server peer.ID, asked []string
 	if err != nil {
 		return nil, err
 	}
-	// Client and server are one in go, and the server closes the host that it would dial from.
-	idle, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics())
+	// Client and server are one in go, and the server closes the host that it would dial from. That one asks nobody itself:
+	// it would have the server whom it dials test the address that it comes from.
+	idle, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.ForceReachabilityPrivate())
 	if err != nil {
 		return nil, err
 	}

@@ -87,6 +87,14 @@ def secured(pair, wanted):
     return dict(both[name] for name in wanted.split(","))
 
 
+def place(conn):
+    """Say where a connection leads and by what, of which py-libp2p knows nothing if it is secured by TLS."""
+    secured_by = getattr(getattr(conn.muxed_conn, "secured_conn", None), "conn", None)
+    raw = getattr(getattr(secured_by, "stream_writer", None), "raw_connection", None)
+    if raw is not None and conn.get_connection_type() == ConnectionType.UNKNOWN:
+        conn.set_transport_info(raw.get_transport_addresses(), raw.get_connection_type())
+
+
 def peer_of(conn):
     return conn.muxed_conn.peer_id
 
@@ -300,6 +308,7 @@ class Node(INotifee):
 
     async def connected(self, network, conn):
         self.since[id(conn)] = time.time()
+        place(conn)
         addr = self.dialled.pop(peer_of(conn), None)
         if addr is not None and not conn.get_transport_addresses():
             conn.set_transport_info([addr], ConnectionType.DIRECT)  # of a WebSocket, py-libp2p does not know it
