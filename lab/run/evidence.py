@@ -24,6 +24,8 @@ from lab.errors import Inconclusive, KernelError, LabError
 from lab.files import write_whole
 from lab.peers.contract import Event
 
+ORDER = "order.json"
+"The file that says what a matrix of implementations is for, written before anything else of it."
 LAB = "lab"
 "The name under which the lab itself appears in `events.jsonl`."
 
@@ -78,7 +80,8 @@ def find_cell(root: Path, name: str) -> Path:
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / file).is_file() for file in ("run.json", "results.json"))
+    # A matrix that was killed has left no results, but what it was for, and each cell that was done.
+    return any((path / file).is_file() for file in ("run.json", "results.json", ORDER))
 
 
 def _kind(error: BaseException) -> str:

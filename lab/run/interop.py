@@ -38,10 +38,9 @@ from lab.report.interop_text import markdown
 from lab.report.junit import junit
 from lab.report.results import RESULTS, Mark
 from lab.run.checks import try_setup
-from lab.run.evidence import Evidence, new_run
+from lab.run.evidence import ORDER, Evidence, new_run
 from lab.run.machine import this_machine
 
-ORDER: Final = "order.json"
 JOURNAL: Final = "cells.jsonl"
 WIDTH_PER_CPU: Final = 3
 "Setups at a time: most of them wait, but starting other implementations' peers costs a processor a second each."

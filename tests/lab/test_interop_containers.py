@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.errors import MissingCapability
 from lab.kernel.container import Engine
 from lab.model.capabilities import Capabilities
 from lab.model.interop import Check, Selection
@@ -135,6 +136,13 @@ def test_an_image_that_never_says_a_word_is_waited_for_once(
     why = f"{silent}: said no such ready within 5 s"
     assert [line.startswith(f"INCONCLUSIVE: {why}") for line in done.stderr.splitlines() if line] == [True]
     assert f"INCONCLUSIVE: 2 checks that were not made: {why}" in done.stdout
+
+
+def test_without_the_image_that_holds_networks_a_line_says_so(engine: Engine) -> None:
+    with pytest.raises(
+        MissingCapability, match="the image punchlab/nobody is not here, and no peer runs in a container"
+    ):
+        engine.require_image("punchlab/nobody")
 
 
 def test_what_an_image_can_do_is_kept_apart_from_what_a_program_can(engine: Engine, peers: Path) -> None:

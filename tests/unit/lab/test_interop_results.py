@@ -32,7 +32,8 @@ from lab.report.interopdoc import MARKS, insert, page
 from lab.report.junit import junit
 from lab.report.punch_grids import punch_grids
 from lab.report.results import Machine, Mark
-from lab.run.interop import JOURNAL, ORDER, Order, Shard, begin, order_of, resume, write_results
+from lab.run.evidence import ORDER, find_run
+from lab.run.interop import JOURNAL, Order, Shard, begin, order_of, resume, write_results
 from lab.run.merge import merge
 
 TCP = Stack("tcp", "noise", "yamux")
@@ -281,6 +282,7 @@ def test_a_run_that_was_cut_off_in_the_middle_of_a_line_goes_on_from_what_is_who
     assert set(done) == {BAD.setup.name, GOOD.setup.name}
     assert len(done[BAD.setup.name].attempts) == 1
     assert resume(folder) == done
+    assert find_run(tmp_path, folder.name[:20]) == folder, "killed before there were results, it is a run all the same"
     with pytest.raises(LabError, match="not the run of a matrix"):
         order_of(tmp_path)
 
