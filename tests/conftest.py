@@ -11,6 +11,10 @@ settings.load_profile("punchlab")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Keep the exit status beside what failed, for `.ci/again.py`; the processes of a parallel run have none."""
-    if session.config.cache is not None and not hasattr(session.config, "workerinput"):
-        session.config.cache.set("punchlab/status", int(exitstatus))
+    """Keep the exit status beside what failed, for `.ci/again.py`; the processes of a parallel run have none.
+
+    Nor has a run without a cache (`-p no:cacheprovider`, as in `.ci/netem`).
+    """
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        cache.set("punchlab/status", int(exitstatus))
