@@ -254,7 +254,7 @@ def _capabilities(
     if engine is not None:
         silent = asyncio.run(conformance.unheard(run, unknown))
         for capabilities in silent.values():
-            print(f"INCONCLUSIVE: {capabilities.unheard}", file=sys.stderr)
+            print(f"{capabilities.impl}: INCONCLUSIVE: {capabilities.unheard}", file=sys.stderr)
         found |= silent
     if not (heard := [impl for impl in unknown if impl not in found]):
         return found

@@ -145,8 +145,8 @@ async def unheard(run: Run, impls: Iterable[str]) -> dict[str, Capabilities]:
                 verdict = blame(group)
         if verdict is None or verdict.mark is not Mark.INCONCLUSIVE:
             return None
-        why = _A_NAME.sub("", verdict.why).removeprefix(f"{DIALER}: ")
-        return Capabilities(impl, "", "", "", (), unheard=f"{impl}: {why} ({evidence.path})")
+        why = _A_NAME.sub(f"the image {image_for(impl)} ", verdict.why).removeprefix(f"{DIALER}: ")
+        return Capabilities(impl, "", "", "", (), unheard=f"{why} ({evidence.path})")
 
     found = await asyncio.gather(*map(heard, impls))
     return {each.impl: each for each in found if each is not None}

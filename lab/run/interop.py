@@ -292,8 +292,11 @@ def order_of(folder: Path) -> Order:
 
 
 def resume(folder: Path) -> dict[str, Cell]:
-    """The cells that an interrupted run has done, by name of their setup; its journal is made whole. LabError."""
-    cells = _cells_of(folder)
+    """The cells that an interrupted run has done, by name of their setup; its journal is made whole. LabError.
+
+    Those for which nothing was built are not among them: who is there by now may be somebody else.
+    """
+    cells = {name: cell for name, cell in _cells_of(folder).items() if cell.attempts[-1].evidence}
     lines = [json.dumps(to_plain(cell), ensure_ascii=False) + "\n" for cell in cells.values()]
     Evidence(folder).write_text(JOURNAL, "".join(lines))
     return cells

@@ -119,7 +119,7 @@ def test_images_that_are_not_here_or_do_not_start_cost_a_line_each_and_the_rest_
     told = [line for line in done.stderr.splitlines() if line]
     assert len(told) == 2, told
     assert told[0].startswith(f"{absent}: UNSUPPORTED: the image punchlab/{absent} is not here")
-    assert told[1].startswith(f"INCONCLUSIVE: {broken}: the image punchlab/{broken} does not start: ")
+    assert told[1].startswith(f"{broken}: INCONCLUSIVE: the image punchlab/{broken} does not start: ")
     results = load((tmp_path / "latest").resolve())
     assert marks(results) == {"own": Mark.PASSED, absent: Mark.UNSUPPORTED, broken: Mark.INCONCLUSIVE}
     assert [bool(cell.attempts[-1].evidence) for cell in results.cells] == [True, False, False]
@@ -133,8 +133,8 @@ def test_an_image_that_never_says_a_word_is_waited_for_once(
     image('ENTRYPOINT ["sh", "-c", "sleep 1000"]', f"punchlab/{silent}")
     done = matrix(tmp_path, *CONNECT, "--check", "connect,echo", "--dialer", silent, program=("-c", IMPATIENT))
     assert done.returncode == 3, done.stdout + done.stderr
-    why = f"{silent}: said no such ready within 5 s"
-    assert [line.startswith(f"INCONCLUSIVE: {why}") for line in done.stderr.splitlines() if line] == [True]
+    why = f"the image punchlab/{silent} said no such ready within 5 s"
+    assert [line.startswith(f"{silent}: INCONCLUSIVE: {why}") for line in done.stderr.splitlines() if line] == [True]
     assert f"INCONCLUSIVE: 2 checks that were not made: {why}" in done.stdout
 
 

@@ -276,7 +276,8 @@ def test_a_run_that_was_cut_off_in_the_middle_of_a_line_goes_on_from_what_is_who
     order = Order(Selection(("go",), ("js",), ("own",)), seed=3, shard=Shard(2, 8))
     folder = begin(order, tmp_path)
     assert order_of(folder) == order
-    lines = [json.dumps(to_plain(each)) for each in (BAD, GOOD, replace(BAD, attempts=BAD.attempts[:1]))]
+    unbuilt = Cell(setup("py", "go"), (Attempt((Outcome(Check.ECHO, Mark.UNSUPPORTED, "py is not here"),), 0.0),))
+    lines = [json.dumps(to_plain(each)) for each in (BAD, GOOD, replace(BAD, attempts=BAD.attempts[:1]), unbuilt)]
     (folder / JOURNAL).write_text("\n".join([*lines, lines[0][:50]]), "utf-8")
     done = resume(folder)
     assert set(done) == {BAD.setup.name, GOOD.setup.name}
