@@ -156,7 +156,7 @@ class Run:
         # A resumed run may know of failures that it did not know of when it began.
         for each in self.planned:
             if cell := self.cells.get(each.setup.name):
-                self.cells[each.setup.name] = replace(cell, known=self._known(each))
+                self.cells[each.setup.name] = replace(cell, known=self._known(each, cell.attempts[-1]))
 
     async def play(self, done: Callable[[Cell], None]) -> Results:
         """Try all that is not done, tell `done` of each cell as it is settled; what there is is saved in any case."""
@@ -177,7 +177,8 @@ class Run:
 
         async def one(planned: Planned) -> None:
             async with slots:
-                cell = Cell(planned.setup, (await self._try(planned),), self._known(planned))
+                attempt = await self._try(planned)
+                cell = Cell(planned.setup, (attempt,), self._known(planned, attempt))
             self._keep(cell)
             if not self._wants_again(cell):
                 done(cell)
@@ -215,12 +216,14 @@ class Run:
             evidence.capture.unlink(missing_ok=True)
         return attempt
 
-    def _known(self, planned: Planned) -> tuple[Known, ...]:
+    def _known(self, planned: Planned, last: Attempt) -> tuple[Known, ...]:
+        """What was to be expected; of what fails only sometimes nothing, unless it did."""
+        failed = {outcome.check for outcome in last.outcomes if outcome.mark is Mark.FAILED}
         return tuple(
             Known(check, entry.name, entry.reason, entry.see)
             for check in planned.checks
             for entry in self.known
-            if entry.fits(planned.setup, check)
+            if entry.fits(planned.setup, check) and (check in failed or not entry.sometimes)
         )
 
     @staticmethod

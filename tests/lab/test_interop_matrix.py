@@ -88,11 +88,24 @@ os.execv({sys.executable!r}, [{sys.executable!r}, '-P', '-m', 'node', '--listen'
 
 def test_a_failure_that_is_known_is_not_tried_again_and_is_no_reason_to_fail(inside: Inside, tmp_path: Path) -> None:
     def check() -> None:
-        known = (KnownFailure("no-cheese", "it is out of cheese", "docs/interop.md", peer="script"),)
+        known = (KnownFailure("no-cheese", "it is out of cheese", "docs/interop.md", peer=("script",)),)
         results = play(tmp_path, talks("script"), "import sys; sys.exit(3)", known)
         assert results.ok
         assert {finding.outcome.mark for finding in results.findings} == {Mark.FAILED}
         assert len(results.cells[0].attempts) == 1
+
+    inside(check)
+
+
+def test_what_fails_only_sometimes_is_known_where_it_fails_and_no_cure_where_it_passes(
+    inside: Inside, tmp_path: Path
+) -> None:
+    def check() -> None:
+        known = (KnownFailure("no-cheese", "it is out of cheese", "docs/interop.md", sometimes=True),)
+        results = play(tmp_path, talks("script"), "import sys; sys.exit(3)", known)
+        assert all(finding.known is not None for finding in results.findings)
+        results = play(tmp_path, talks("own"), known=known)
+        assert all(finding.known is None for finding in results.findings)
 
     inside(check)
 

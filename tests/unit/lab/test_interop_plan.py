@@ -177,6 +177,20 @@ def test_a_known_failure_fits_what_its_keys_say_and_nothing_else() -> None:
     assert not entry.fits(Setup(Scene.PUNCH, "own", "go", TCP, "js", ("home", "home")), Check.PUNCH)
     assert not entry.fits(Setup(Scene.PUNCH, "own", "js", Stack("quic"), "go", ("home", "home")), Check.PUNCH)
     assert not entry.fits(setup, Check.RELAY)
+    assert not entry.sometimes
+
+
+def test_of_several_words_of_a_known_failure_any_fits() -> None:
+    text = KNOWN.replace('"js"', '["js", "py"]').replace('"tcp"', '["tcp", "quic"]') + "sometimes = true\n"
+    (entry,) = parse_known(text, "known.toml")
+    assert entry.sometimes
+    fitting = [
+        (one, transport)
+        for one in ("js", "py", "go")
+        for transport in ("tcp", "quic", "ws")
+        if entry.fits(Setup(Scene.PUNCH, one, "own", Stack(transport), "go"), Check.PUNCH)
+    ]
+    assert fitting == [("js", "tcp"), ("js", "quic"), ("py", "tcp"), ("py", "quic")]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +200,10 @@ def test_a_known_failure_fits_what_its_keys_say_and_nothing_else() -> None:
         ("peer ", "pear ", "known.toml:4: [failure.one] pear = 'js': unknown key (did you mean 'peer'?)"),
         ('reason    = "no holes"', "", "no key 'reason'"),
         ('"tcp"', '"sctp"', "transport = 'sctp'"),
+        ('"tcp"', '["tcp", "sctp"]', "not known; allowed: tcp, quic, ws"),
+        ('"tcp"', "[]", "fits nothing; without the key it fits everything"),
+        ('"tcp"', "[1]", "must be text or a list of texts"),
+        ('"tcp"', '"tcp"\nsometimes = "yes"', "sometimes = 'yes': must be true or false"),
     ],
 )
 def test_a_mistake_among_the_known_failures_is_told_with_its_line(old: str, new: str, told: str) -> None:
