@@ -23,7 +23,7 @@ from node.errors import (
     RemoteProtocolError,
     SecurityError,
 )
-from node.events import Connected, Disconnected
+from node.events import Connected
 from node.host import Host, HostConfig
 from node.logic.limits import PEER, PER_IP4, TRANSIENT_PEER, Limits
 from node.names import fields
@@ -464,14 +464,15 @@ def test_identities_without_end_from_one_address_do_not_take_all_connections() -
     async def main() -> None:
         async with arena(NO_EXEMPTION) as node, contextlib.AsyncExitStack() as stack:
             for _ in range(EACH_IP):
-                mallory = await stack.enter_async_context(session(node.victim, PrivateKey.generate()))
+                key = PrivateKey.generate()
+                mallory = await stack.enter_async_context(session(node.victim, key))
                 await mallory.still_answers()
             async with wire(node.victim) as one_more:
                 assert await rest(one_more) == b""
             await node.reports.error(LimitExceeded, f"127.0.0.66/32 has {EACH_IP} inbound connections")
             await node.serves()
             await mallory.raw.close()
-            await node.seen.wait(Disconnected)
+            await node.why(key.peer_id())
             async with session(node.victim, PrivateKey.generate()) as instead:
                 await instead.still_answers()
 

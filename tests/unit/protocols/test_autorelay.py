@@ -47,10 +47,13 @@ def test_slots_are_kept_at_two_of_the_relays_that_a_private_node_is_connected_to
 
 def test_a_listed_relay_is_connected_to_and_others_reach_the_node_through_it() -> None:
     async def main() -> None:
-        async with relay() as a, private(addr_of(a)) as node, Host(HostConfig(dcutr=False)) as other:
-            await watch(node).wait(Reserved)
-            connection = await other.connect(addr_of(a) / f"/p2p-circuit/p2p/{node.peer_id}")
-            assert connection.path is Path.RELAYED
+        async with relay() as a, Host(HostConfig(dcutr=False)) as other:
+            node = private(addr_of(a))
+            seen = watch(node)  # before it starts: it needs nobody to ask it
+            async with node:
+                await seen.wait(Reserved)
+                connection = await other.connect(addr_of(a) / f"/p2p-circuit/p2p/{node.peer_id}")
+                assert connection.path is Path.RELAYED
 
     run(main)
 
@@ -59,8 +62,9 @@ def test_when_a_relay_ends_its_slot_moves_to_another() -> None:
     async def main() -> None:
         async with relay() as b, relay() as c, contextlib.AsyncExitStack() as dying:
             a = await dying.enter_async_context(relay())
-            node = await dying.enter_async_context(private(addr_of(a)))
+            node = private(addr_of(a))
             seen = watch(node)
+            await dying.enter_async_context(node)
             await seen.wait(Reserved, lambda event: event.relay == a.peer_id)
             await node.connect(addr_of(b))
             await seen.wait(Reserved, lambda event: event.relay == b.peer_id)

@@ -46,8 +46,9 @@ def test_a_bootstrap_that_comes_back_is_connected_to_again() -> None:
             await seen.wait(Connected)
         try:
             again = HostConfig(key=key, listen=(where.without("p2p"),), relay_client=False, dcutr=False)
-            async with Host(again) as second:
-                met = watch(second)
+            second = Host(again)
+            met = watch(second)
+            async with second:
                 await met.wait(Connected)
         finally:
             await host.__aexit__(None, None, None)

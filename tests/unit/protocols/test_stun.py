@@ -74,14 +74,13 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 def test_a_host_measures_by_itself_with_the_first_server_that_answers() -> None:
     async def main() -> None:
-        async with (
-            server(alternate=False) as useless,
-            server() as primary,
-            Host(HostConfig(dcutr=False, stun=(useless, primary))) as host,
-        ):
-            learnt = await watch(host).wait(NatLearnt)
-            assert host.oneself is not None
-            assert host.oneself.kind() == learnt.kind
-            assert learnt.kind.name == "none"
+        async with server(alternate=False) as useless, server() as primary:
+            host = Host(HostConfig(dcutr=False, stun=(useless, primary)))
+            seen = watch(host)
+            async with host:
+                learnt = await seen.wait(NatLearnt)
+                assert host.oneself is not None
+                assert host.oneself.kind() == learnt.kind
+                assert learnt.kind.name == "none"
 
     run(main)
