@@ -6,19 +6,23 @@ import argparse
 import asyncio
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lab.cli import BROKEN, NOT_AS_PREDICTED, OK, above_zero, in_sandbox, progress
+from lab.cli import BROKEN, NOT_AS_PREDICTED, OK, above_zero, engine_for, in_sandbox, progress
 from lab.cli_matrix import link, some_of
 from lab.errors import TopologyError
 from lab.model.presets import PRESETS
+from lab.model.runner import CONTAINER, is_image
 
 if TYPE_CHECKING:
     from lab.model.upstream import Version
     from lab.report.upstream import Outcome
     from lab.run.upstream_matrix import Order
 
+IMAGE: Final = "image:"
+"what the name of an image begins with, where a program may be named, too"
 MAX_SECONDS: Final = 3600
 "that a test may be given"
 
@@ -27,7 +31,7 @@ def add_upstream_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     from lab.model.upstream import Suite
 
-    programs = "own, ids from --versions, or paths of programs; comma-separated"
+    programs = "own, ids from --versions, paths of programs, or image:NAME; comma-separated"
     parser.add_argument("suite", choices=[suite.value for suite in Suite], help="which of upstream's suites")
     parser.add_argument("--dialer", default="own", metavar="WHO", help=f"{programs} (default: own)")
     parser.add_argument("--listener", default="own", metavar="WHO", help="likewise")
@@ -51,6 +55,9 @@ def upstream(arguments: argparse.Namespace) -> int:
     from lab.run.upstream_matrix import run_all
 
     order = _order(arguments)
+    versions = [version for case in order.cases for version in (case.dialer, case.listener, case.relay)]
+    if any(version.image is not None for version in versions):
+        order = replace(order, engine=engine_for(None, CONTAINER))
 
     def run() -> int:
         with progress(len(order.cases), "testing") as done:
@@ -58,7 +65,7 @@ def upstream(arguments: argparse.Namespace) -> int:
         print("\n".join(_told(folder, tests)))
         return _status(tests)
 
-    return in_sandbox(run)
+    return in_sandbox(run, order.engine)
 
 
 def _order(arguments: argparse.Namespace) -> Order:
@@ -90,15 +97,19 @@ def _order(arguments: argparse.Namespace) -> Order:
 
 
 def _version(word: str, known: dict[str, Version], *, legacy: bool) -> Version:
-    from dataclasses import replace
-
     from lab.model.upstream import Version
 
     if word in known:
         return replace(known[word], legacy=known[word].legacy or legacy)
+    if word.startswith(IMAGE):
+        name = word.removeprefix(IMAGE)
+        if not is_image(name):
+            raise TopologyError(f"{word}: {name!r} cannot be the name of an image")
+        return Version(name, image=name, legacy=legacy)
     path = Path(word)
     if "/" not in word:
-        raise TopologyError(f"no version {word!r}; there are: {', '.join(known)}, and programs by their path: ./{word}")
+        ids = ", ".join(known)
+        raise TopologyError(f"no version {word!r}; there are: {ids}, programs: ./{word}, and images: {IMAGE}{word}")
     if not (path.is_file() and os.access(path, os.X_OK)):
         raise TopologyError(f"{word}: no program that can be started")
     return Version(path.name, (str(path.resolve()),), legacy=legacy)

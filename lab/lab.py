@@ -23,6 +23,7 @@ from lab.kernel.capture import MARGIN_NS, CaptureSet, CaptureStats
 from lab.kernel.changes import Changes
 from lab.kernel.conntrack import ConntrackWatch
 from lab.kernel.container import Engine
+from lab.kernel.hosts import LOOPBACK
 from lab.kernel.network import NONE_HELD, Network
 from lab.kernel.pods import Pods
 from lab.kernel.process import spawn
@@ -38,7 +39,7 @@ from lab.peers.foreign import FOREIGN
 from lab.peers.handle import Peer, Running
 from lab.peers.images import image_of
 from lab.peers.own import OWN
-from lab.peers.upstream import UPSTREAM
+from lab.peers.upstream import REDIS_NAMES, UPSTREAM
 from lab.plan.amend import launch_of
 from lab.plan.names import DNS
 from lab.plan.plan import Launch, Plan, SpaceKind
@@ -115,6 +116,11 @@ class Lab:
                 yield lab
             finally:
                 await lab._close()
+
+    @property
+    def pods(self) -> Pods | None:
+        """The containers of this lab; None if the topology has none."""
+        return self._pods
 
     @property
     def plan(self) -> Plan:
@@ -336,7 +342,9 @@ async def _pods(plan: Plan, record: Record, engine: Engine | None) -> AsyncItera
         raise MissingCapability(f"{spaces[0]} runs in a container, and this lab was started without Docker's engine")
     pods = Pods(engine, record.run)
     try:
-        await pods.hold(spaces, plan.dns.addresses if plan.dns is not None else ())
+        is_theirs = any(launch.impl == UPSTREAM.name for launch in plan.launches)
+        names = dict.fromkeys(REDIS_NAMES, LOOPBACK) if is_theirs else {}
+        await pods.hold(spaces, plan.dns.addresses if plan.dns is not None else (), names)
         yield pods
     finally:
         await pods.close()

@@ -130,10 +130,11 @@ class Engine:
         return str(self._image(image)["Id"])
 
     def _image(self, name: str) -> dict[str, Any]:
-        with self._asking(f"for the image {name}") as client:
-            if not client.images(name=name, quiet=True):
-                raise PeerUnsupported(f"the image {name} is not here; `make images` builds the project's own")
-            told: dict[str, Any] = client.inspect_image(name)
+        told: dict[str, Any] = {}
+        with self._asking(f"for the image {name}", _GONE) as client:  # by a name or an id
+            told = client.inspect_image(name)
+        if not told:
+            raise PeerUnsupported(f"the image {name} is not here; `make images` builds the project's own")
         return told
 
     def create(self, image: str, run: str, host: Mapping[str, Any], **more: Any) -> str:
@@ -172,10 +173,10 @@ class Engine:
         except OSError as error:
             raise KernelError(f"{name}: the network of its container cannot be entered: {error.strerror}") from error
 
-    def kill(self, container: str) -> None:
-        """End a container's program at once; nothing happens if it has ended."""
+    def kill(self, container: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a container's program a signal; nothing happens if it has ended."""
         with self._asking("to kill a container", _GONE, _BUSY) as client:
-            client.kill(container, signal.SIGKILL)
+            client.kill(container, number)
 
     def status(self, container: str) -> int:
         """How a container ended that has, or is about to: its exit status, or -n by signal n, as of a process."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ MAX_PROCESSES: Final = 512
 _NO_IPV6: Final = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 "The engine switches IPv6 off where no network of its own has it; for every interface that there is and will be."
 _LOCKED: Final[Mapping[str, Any]] = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+_ROUTING: Final[Mapping[str, Any]] = {"init": True, "cap_add": ["NET_ADMIN"], "security_opt": ["no-new-privileges"]}
+"As compose starts programs of upstream's suites, which add routes to their own network."
 
 
 class Program:
@@ -65,6 +68,17 @@ class Program:
             self._ending = asyncio.create_task(self._end())
         return await asyncio.shield(self._ending)
 
+    async def terminate(self, grace: float) -> int:
+        """Have it end: SIGTERM, after `grace` seconds SIGKILL. Returns its exit status."""
+        if self.returncode is None and self._killing is None:
+            await asyncio.to_thread(self._engine.kill, self._container, signal.SIGTERM)
+            try:
+                async with asyncio.timeout(grace):
+                    return await self.wait()
+            except TimeoutError:
+                self.kill()
+        return await self.wait()
+
     async def _kill(self) -> None:
         await asyncio.to_thread(self._engine.kill, self._container)
         await asyncio.to_thread(self._engine.status, self._container)
@@ -92,13 +106,17 @@ class Pods:
         self._holders: dict[str, tuple[str, socket.socket]] = {}
         self._programs: list[str] = []
 
-    async def hold(self, spaces: Sequence[str], name_servers: Sequence[str]) -> None:
-        """Make a network for each of these spaces, with nothing in it. Raises KernelError."""
-        await _all(asyncio.to_thread(self._hold, space, name_servers) for space in spaces)
+    async def hold(self, spaces: Sequence[str], name_servers: Sequence[str], names: Mapping[str, str]) -> None:
+        """Make a network for each of these spaces, with nothing in it. Raises KernelError.
 
-    def _hold(self, space: str, name_servers: Sequence[str]) -> None:
+        `names` are addresses by what programs in it may call them.
+        """
+        await _all(asyncio.to_thread(self._hold, space, name_servers, names) for space in spaces)
+
+    def _hold(self, space: str, name_servers: Sequence[str], names: Mapping[str, str]) -> None:
         token = secrets.token_hex(16)
         host = {"network_mode": "none", "auto_remove": True, "dns": list(name_servers), **_LOCKED}
+        host["extra_hosts"] = dict(names)
         container = self._engine.create(
             HOLDER_IMAGE, self._run, host, entrypoint=["cat"], hostname=space, environment={TOKEN: token}
         )
@@ -118,7 +136,31 @@ class Pods:
 
         Raises PeerUnsupported without the image, Inconclusive where its program cannot be started.
         """
-        container = await asyncio.to_thread(self._create, space, image, arguments, home)
+        container = await asyncio.to_thread(
+            self._create, space, image, home, _LOCKED, command=list(arguments), working_dir=STATE
+        )
+        return await self._start(space, image, container, stderr_path, limit)
+
+    async def run_stranger(
+        self,
+        space: str,
+        image: str,
+        command: Sequence[str] | None,
+        environment: Mapping[str, str],
+        home: Path,
+        stderr_path: Path,
+        *,
+        limit: int,
+    ) -> Program:
+        """Start a container of a program that keeps to contracts of its own, otherwise as `run`.
+
+        `environment` is added to the image's, `command` stands for its own if there is one.
+        """
+        more = {"environment": dict(environment), **({} if command is None else {"command": list(command)})}
+        container = await asyncio.to_thread(self._create, space, image, home, _ROUTING, **more)
+        return await self._start(space, image, container, stderr_path, limit)
+
+    async def _start(self, space: str, image: str, container: str, stderr_path: Path, limit: int) -> Program:
         self._programs.append(container)
         connection = await asyncio.to_thread(self._engine.attach, container)
         attached = await Attached.over(connection, stderr_path.open("ab", buffering=0), limit)
@@ -130,15 +172,15 @@ class Pods:
             raise Inconclusive(f"{space}: the image {image} does not start: {error}") from error
         return Program(self._engine, container, pid, attached)
 
-    def _create(self, space: str, image: str, arguments: Sequence[str], home: Path) -> str:
+    def _create(self, space: str, image: str, home: Path, rights: Mapping[str, Any], **more: Any) -> str:
         os.chown(home, *self._engine.user_of(image))
         host = {
             "network_mode": f"container:{self._holders[space][0]}",
             "binds": {str(home.resolve()): {"bind": STATE, "mode": "z"}},
             "pids_limit": MAX_PROCESSES,
-            **_LOCKED,
+            **rights,
         }
-        return self._engine.create(image, self._run, host, command=list(arguments), working_dir=STATE)
+        return self._engine.create(image, self._run, host, **more)
 
     async def close(self) -> None:
         """Remove every container, whatever it does."""

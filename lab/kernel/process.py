@@ -83,6 +83,35 @@ async def terminate(process: Process, grace: float) -> int:
     return await ended(process) if status is None else status
 
 
+class Child:
+    """A program that is a process, as one that is a container is: `lab.kernel.pods.Program`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def stdout(self) -> asyncio.StreamReader | None:
+        """What it prints."""
+        return self._process.stdout
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, -n when signal n ended it; None while it runs."""
+        return self._process.returncode
+
+    async def wait(self) -> int:
+        """As `ended`."""
+        return await ended(self._process)
+
+    async def terminate(self, grace: float) -> int:
+        """As the function of that name."""
+        return await terminate(self._process, grace)
+
+    def kill(self) -> None:
+        """As the function of that name."""
+        kill(self._process)
+
+
 def kill(process: Process) -> None:
     """End a program and all of its session at once, without waiting for it."""
     _signal_session(process, signal.SIGKILL)

@@ -38,16 +38,21 @@ _RUN_KEY = re.compile(r"(?m)^[ \t]*run[ \t]*=.*\n?")
 def read_runner(table: Table) -> tuple[str, str | None]:
     """The keys `run` and `image` of a peer; TopologyError names what is allowed."""
     run = table.choice("run", RUNNERS, PROCESS, "no such way to run a peer")
-    if run == CONTAINER and table.values.get("impl") == "upstream":
-        raise table.error("run", "programs of upstream's contracts are run as processes")
+    if run == CONTAINER and table.values.get("impl") == "upstream" and "image" not in table.values:
+        raise table.error("run", "a program of upstream's contracts in a container needs its image = …")
     if "image" not in table.values:
         return run, None
     image = table.text("image", '"example.org/my-peer:1.2"')
     if run != CONTAINER:
         raise table.error("image", f'only a container has an image; add run = "{CONTAINER}"')
-    if not _IMAGE.fullmatch(image):
+    if not is_image(image):
         raise table.error("image", 'must be the name of an image, such as "example.org/my-peer:1.2"')
     return run, image
+
+
+def is_image(name: str) -> bool:
+    """Whether it can be the name or the id of an image."""
+    return _IMAGE.fullmatch(name) is not None
 
 
 def all_run_as(topology: Topology, runner: str) -> Topology:

@@ -6,9 +6,10 @@
 A version is a program and what it can do, `own` or one of a file in the form of test-plans' own versions:
 
     {"id": "go-v0.48", "transports": ["tcp", {"name": "wss", "onlyDial": true}], "secureChannels": ["noise"],
-     "muxers": ["yamux"], "program": "/opt/go-ping"}
+     "muxers": ["yamux"], "containerImageID": "sha256:9f2…"}
 
-where `program` is ours, and may be a list with arguments. Names of tests are upstream's, to the letter.
+or, which is ours, `program` instead of an image: a path, or a list with arguments. Names of tests are upstream's, to
+the letter.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, Final
 
 from lab.errors import TopologyError
 from lab.files import read_asked
+from lab.model.runner import is_image
 
 STANDALONE: Final = ("quic", "quic-v1", "webtransport", "webrtc", "webrtc-direct")
 "transports that bring their own security and muxer, by upstream's names"
@@ -73,7 +75,7 @@ class Version:
 
     id: str
     program: tuple[str, ...] = ()
-    "what is started; nothing: our node"
+    "what is started; nothing, and no image: our node"
     transports: tuple[str, ...] | None = None
     "None: whatever is asked for"
     only_dials: frozenset[str] = frozenset()
@@ -84,6 +86,8 @@ class Version:
     "of unified-testing: it knows the words of transport-interop only"
     timeout: int | None = None
     "seconds that it is told to give a test"
+    image: str | None = None
+    "what is started in a container, instead of a program"
 
     def listens(self, transport: str) -> bool:
         """Whether others can dial it by that transport."""
@@ -216,11 +220,15 @@ def _version(where: str, item: Mapping[str, Any]) -> Version:
     timeout = item.get("timeoutSecs")
     if timeout is not None and (not isinstance(timeout, int) or isinstance(timeout, bool) or timeout <= 0):
         raise TopologyError(f"{where}: `timeoutSecs` must be a whole number of seconds")
-    if not words and item["id"] != OWN_ID:
-        raise TopologyError(f"{where}: `program` is missing: what is started here, a path or a list with arguments")
+    image = item.get("containerImageID")
+    if image is not None and not (isinstance(image, str) and is_image(image)):
+        raise TopologyError(f"{where}: `containerImageID` must be the name or the id of an image")
+    if image is None and not words and item["id"] != OWN_ID:
+        raise TopologyError(f"{where}: `containerImageID` or `program` is missing: what is started here")
     return Version(
         id=item["id"],
         program=_names(where, "program", words),
+        image=None if words else image,
         transports=tuple(each["name"] for each in plain),
         only_dials=frozenset(each["name"] for each in plain if each.get("onlyDial")),
         securities=_names(where, "secureChannels", item["secureChannels"]) if "secureChannels" in item else None,

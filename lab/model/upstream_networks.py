@@ -58,6 +58,7 @@ def _peer(case: Case, name: str, version: Version, at: str, *more: str) -> str:
     transport = _TRANSPORTS.get(case.transport, "tcp")
     lines = [f"[peer.{name}]", f'at = "{at}"', 'impl = "upstream"', f'transports = ["{transport}"]', *more]
     lines += [f"program = {json.dumps(version.program, ensure_ascii=False)}"] if version.program else []
+    lines += ['run = "container"', f"image = {json.dumps(version.image)}"] if version.image is not None else []
     if case.suite is Suite.HOLE_PUNCH:
         lines.append(f'interface = "{"wan0" if name == RELAY else "lan0"}"')
     return "\n".join([*lines, ""])

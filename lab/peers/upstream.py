@@ -53,11 +53,27 @@ def argv(version: Version, suite: Suite, part: str) -> list[str]:
     return [*own, "relay"] if part == RELAY and suite is Suite.HOLE_PUNCH_INTEROP else own
 
 
+def command(suite: Suite, part: str) -> list[str] | None:
+    """What is started in an image; None for what the image says.
+
+    hole-punch-interop starts scripts that wait, record and lay out the network, which is the lab's part here, and then
+    this.
+    """
+    if suite is not Suite.HOLE_PUNCH_INTEROP:
+        return None
+    return ["/bin/sh", "-c", "exec /usr/bin/relay" if part == RELAY else "exec hole-punch-client"]
+
+
 def environment(case: Case, part: str, plan: Plan, home: Path) -> dict[str, str]:
-    """All the environment of one part's program."""
+    """The environment of one part's program: all of it for a process, what is added to an image's for a container.
+
+    `home` is its folder, by the name under which it finds it.
+    """
     version = {DIALER: case.dialer, LISTENER: case.listener, RELAY: case.relay}[part]
     base = {"HOME": str(home), "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"}
-    if not version.program:
+    if version.image is not None:
+        base = {}
+    elif not version.program:
         base["PYTHONPATH"] = str(SOURCE)
     match case.suite:
         case Suite.TRANSPORT_INTEROP:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Protocol
 
-from lab.kernel.namespace import Namespace
-from lab.kernel.process import ended, kill, spawn, terminate
 from lab.peers.handle import tail_of
 
 MAX_TOLD = 1000
@@ -20,32 +18,28 @@ GRACE = 2.0
 "Seconds that a program has to end when it is asked to, and its output to come to an end after it."
 
 
-class Program:
-    """One running program, from `start`. It ends by itself, or by `end`."""
+class Started(Protocol):
+    """What runs, a process or a container: `lab.kernel.process.Child`, `lab.kernel.pods.Program`."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, stderr: Path) -> None:
+    @property
+    def stdout(self) -> asyncio.StreamReader | None: ...
+    @property
+    def returncode(self) -> int | None: ...
+    async def wait(self) -> int: ...
+    async def terminate(self, grace: float) -> int: ...
+    def kill(self) -> None: ...
+
+
+class Program:
+    """One running program. It ends by itself, or by `end`."""
+
+    def __init__(self, name: str, started: Started, stderr: Path, on_line: Callable[[bytes], None]) -> None:
+        """`on_line` hears of each line that it prints; what it told on stderr is in that file."""
         self.name = name
-        self._process = process
+        self._started = started
         self._stderr = stderr
         self._output = bytearray()  # at most MAX_OUTPUT
-
-    @classmethod
-    async def start(
-        cls,
-        name: str,
-        space: Namespace,
-        argv: Sequence[str],
-        environment: Mapping[str, str],
-        home: Path,
-        stderr: Path,
-        on_line: Callable[[bytes], None],
-    ) -> Self:
-        """Start it in a namespace, in a folder of its own; PeerError if there is no such program."""
-        program = cls(name, await spawn(space, argv, environment, home, stderr), stderr)
-        program._reader = asyncio.create_task(program._read(on_line), name=f"read {name}")
-        return program
-
-    _reader: asyncio.Task[None]
+        self._reader = asyncio.create_task(self._read(on_line), name=f"read {name}")
 
     @property
     def output(self) -> str:
@@ -60,17 +54,17 @@ class Program:
     @property
     def status(self) -> int | None:
         """Its exit status, -n when signal n ended it; None while it runs."""
-        return self._process.returncode
+        return self._started.returncode
 
     async def ended(self) -> int:
         """Wait for its end, with all that it has printed read; its exit status."""
-        status = await ended(self._process)
+        status = await self._started.wait()
         await self.end()
         return status
 
     async def end(self) -> None:
         """Have it end, with all of its session."""
-        await terminate(self._process, GRACE)
+        await self._started.terminate(GRACE)
         # Who has left the session lives on, and its output may never end.
         await asyncio.wait([self._reader], timeout=GRACE)
         if not self._reader.cancel() and not self._reader.cancelled():
@@ -81,7 +75,7 @@ class Program:
         return tail_of(self._stderr)
 
     async def _read(self, on_line: Callable[[bytes], None]) -> None:
-        stdout = self._process.stdout
+        stdout = self._started.stdout
         assert stdout is not None
         begin = told = 0
         while chunk := await stdout.read(CHUNK):
@@ -92,6 +86,6 @@ class Program:
                 on_line(bytes(self._output[begin : end + 1]))
                 begin, told = end + 1, told + 1
             if self.overflowed:
-                kill(self._process)
+                self._started.kill()
         if told < MAX_TOLD and begin < len(self._output):
             on_line(bytes(self._output[begin:]))

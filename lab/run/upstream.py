@@ -16,10 +16,14 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lab.errors import Inconclusive, KernelError, LabError, PeerError, PeerUnsupported
+from lab.kernel.container import Engine
 from lab.kernel.hosts import name_loopback
+from lab.kernel.pods import STATE
+from lab.kernel.process import Child, spawn
 from lab.lab import Lab
 from lab.model.topology import Topology
 from lab.model.upstream import Case, Version
@@ -31,6 +35,7 @@ from lab.peers.upstream import (
     Measured,
     NoResult,
     argv,
+    command,
     environment,
     read_result,
     succeeded,
@@ -42,7 +47,7 @@ from lab.report.upstream import Outcome
 from lab.run.evidence import Evidence
 from lab.run.forecast import forecast_run
 from lab.run.oracle import Prediction
-from lab.run.program import Program
+from lab.run.program import CHUNK, Program, Started
 from lab.run.scenario import laboratory
 from lab.run.verdict import Verdict
 from lab.services.board import Written
@@ -77,11 +82,18 @@ class _Course:
 
 
 async def run_case(
-    case: Case, evidence: Evidence, seed: int, *, link: str | None = None, within: float | None = None
+    case: Case,
+    evidence: Evidence,
+    seed: int,
+    *,
+    link: str | None = None,
+    within: float | None = None,
+    engine: Engine | None = None,
 ) -> Outcome:
     """Run a test in a fresh lab. Never raises on account of the programs or the lab: the verdict says so.
 
     `link` is what both homes' uplinks are like, instead of upstream's; `within` are seconds, instead of upstream's.
+    Versions that are images need an `engine`.
     """
     within = case.suite.timeout if within is None else within
     course, seen, began = _Course(), "", time.monotonic()
@@ -92,7 +104,7 @@ async def run_case(
         if case.suite.punches:
             prediction = forecast_run(topology, DIALER, LISTENER, RELAY)
         async with asyncio.timeout(within + SETUP):
-            await _play(case, topology, evidence, seed, within, course)
+            await _play(case, topology, evidence, seed, within, course, engine)
         facts = await asyncio.to_thread(gather, build(topology, seed), evidence.capture)
         seen = _seen(case, facts, course)
         measured, problem = _result(case, course, within)
@@ -123,10 +135,19 @@ async def run_case(
     )
 
 
-async def _play(case: Case, topology: Topology, evidence: Evidence, seed: int, within: float, course: _Course) -> None:
+async def _play(
+    case: Case,
+    topology: Topology,
+    evidence: Evidence,
+    seed: int,
+    within: float,
+    course: _Course,
+    engine: Engine | None,
+) -> None:
     """Run the programs until the test is over, and leave in `course` what became of it."""
     await asyncio.to_thread(name_loopback, REDIS_NAMES)
-    async with laboratory(topology, evidence, seed=seed, peers=False) as lab, AsyncExitStack() as owned:
+    opening = laboratory(topology, evidence, seed=seed, peers=False, engine=engine)
+    async with opening as lab, AsyncExitStack() as owned:
 
         def written(value: Written) -> None:
             wrote[value.who].set()
@@ -179,16 +200,15 @@ class _Running:
     async def __aenter__(self) -> Program:
         case, part, lab, evidence = self._case, self._part, self._lab, self._evidence
         version: Version = {DIALER: case.dialer, LISTENER: case.listener, RELAY: case.relay}[part]
-        home = evidence.home(part)
-        self._program = await Program.start(
-            part,
-            lab.network.spaces[part],
-            argv(version, case.suite, part),
-            environment(case, part, lab.plan, home),
-            home,
-            evidence.stderr(part),
-            lambda raw: evidence.line(part, "<", raw),
-        )
+        home, stderr = evidence.home(part), evidence.stderr(part)
+        if version.image is not None:
+            assert lab.pods is not None
+            told, script = environment(case, part, lab.plan, Path(STATE)), command(case.suite, part)
+            started: Started = await lab.pods.run_stranger(part, version.image, script, told, home, stderr, limit=CHUNK)
+        else:
+            words, told = argv(version, case.suite, part), environment(case, part, lab.plan, home)
+            started = Child(await spawn(lab.network.spaces[part], words, told, home, stderr))
+        self._program = Program(part, started, stderr, lambda raw: evidence.line(part, "<", raw))
         return self._program
 
     async def __aexit__(self, *_: object) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.kernel.container import Engine
 from lab.model.upstream import Case, Suite
 from lab.report.upstream import Outcome, to_csv, to_json, to_markdown, to_yaml
 from lab.run.evidence import Evidence, new_run
@@ -35,6 +36,8 @@ class Order:
     jobs: int | None = None
     "tests at a time; None: as many as this machine has processors"
     seed: int = 1
+    engine: Engine | None = None
+    "needed where versions are images"
 
     @property
     def width(self) -> int:
@@ -58,7 +61,9 @@ async def run_all(order: Order, runs: Path, done: Done) -> tuple[Path, tuple[Out
     async def run(number: int, case: Case) -> None:
         async with slots:
             evidence = Evidence(folder / "cells" / case.slug)
-            found[number] = await run_case(case, evidence, order.seed, link=order.link, within=order.within)
+            found[number] = await run_case(
+                case, evidence, order.seed, link=order.link, within=order.within, engine=order.engine
+            )
             _write(folder, order, so_far(), started)
             done(found[number])
 

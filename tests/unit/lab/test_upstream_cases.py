@@ -13,7 +13,7 @@ import pytest
 from lab.errors import TopologyError
 from lab.model.topology import load
 from lab.model.upstream import OWN, Case, Suite, Version, Wish, cases, read_versions
-from lab.model.upstream_networks import network
+from lab.model.upstream_networks import DIALER, LISTENER, RELAY, network
 
 GO = Version("go-v0.48", ("/opt/go-ping",), ("tcp", "wss", "quic-v1"), frozenset({"wss"}), ("tls", "noise"), ("yamux",))
 
@@ -100,6 +100,16 @@ def test_versions_are_read_in_test_plans_form(tmp_path: Path) -> None:
     other = {"id": "rust", "transports": ["tcp"], "program": ["/opt/rust", "-v"], "legacy": True, "timeoutSecs": 20}
     rust = Version("rust", ("/opt/rust", "-v"), ("tcp",), legacy=True, timeout=20)
     assert read_versions(write(tmp_path, [one, other])) == {"go-v0.48": GO, "rust": rust}
+    image = f"sha256:{'9f' * 32}"
+    theirs = {"id": "js", "transports": ["ws"], "containerImageID": image}
+    assert read_versions(write(tmp_path, theirs)) == {"js": Version("js", transports=("ws",), image=image)}
+
+
+def test_an_image_is_a_container_in_its_network_and_nothing_else_is() -> None:
+    case = Case(Suite.HOLE_PUNCH, Version("rust", image="hole-punch-rust:v0.56"), OWN, "tcp", "noise", "yamux")
+    peers = {peer.name: (peer.run, peer.image) for peer in network(case).peers}
+    assert peers[DIALER] == ("container", "hole-punch-rust:v0.56")
+    assert peers[LISTENER] == peers[RELAY] == ("process", None)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +119,8 @@ def test_versions_are_read_in_test_plans_form(tmp_path: Path) -> None:
         ([{}], "version 1 has no `id`"),
         ([{"id": "a", "transports": [], "program": "x"}] * 2, "two versions are called 'a'"),
         ({"id": "a", "program": "x"}, "a: `transports` must be a list"),
-        ({"id": "a", "transports": ["tcp"]}, "a: `program` is missing"),
+        ({"id": "a", "transports": ["tcp"]}, "a: `containerImageID` or `program` is missing"),
+        ({"id": "a", "transports": ["tcp"], "containerImageID": "A B"}, "a: `containerImageID` must be the name"),
         ({"id": "a", "transports": ["tcp"], "program": [1]}, "a: `program` must be a list of texts"),
         ({"id": "a", "transports": ["tcp"], "program": "x", "muxers": "yamux"}, "a: `muxers` must be a list"),
         ({"id": "a", "transports": ["tcp"], "program": "x", "timeoutSecs": "9"}, "a: `timeoutSecs` must be"),

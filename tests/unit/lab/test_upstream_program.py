@@ -13,7 +13,17 @@ from lab.errors import PeerUnsupported, TopologyError
 from lab.model.topology import parse
 from lab.model.upstream import OWN, Case, Suite, Version
 from lab.model.upstream_networks import DIALER, LISTENER, RELAY, network
-from lab.peers.upstream import UPSTREAM, Measured, NoResult, argv, environment, read_result, succeeded, translations
+from lab.peers.upstream import (
+    UPSTREAM,
+    Measured,
+    NoResult,
+    argv,
+    command,
+    environment,
+    read_result,
+    succeeded,
+    translations,
+)
 from lab.plan.build import build
 from lab.report.results import Mark
 from lab.report.upstream import Outcome, to_csv, to_json, to_markdown, to_yaml
@@ -45,6 +55,17 @@ def test_hole_punch_interop() -> None:
     assert told(case, LISTENER) == {"MODE": "listen", "TRANSPORT": "quic", "SSLKEYLOGFILE": "/runs/x/tls.key"}
     assert argv(OWN, case.suite, RELAY)[-2:] == ["node.upstream", "relay"]
     assert argv(OLD, case.suite, RELAY) == ["/opt/go"]
+
+
+def test_what_an_image_is_told_is_added_to_what_it_says_itself() -> None:
+    theirs = Version("rust", image="rust:1")
+    case = Case(Suite.HOLE_PUNCH_INTEROP, theirs, theirs, "tcp", relay=theirs)
+    plan = build(network(case), 1)
+    assert environment(case, DIALER, plan, HOME) == {"MODE": "dial", "TRANSPORT": "tcp"}
+    assert environment(case, RELAY, plan, HOME) == {}
+    assert command(case.suite, DIALER) == ["/bin/sh", "-c", "exec hole-punch-client"]
+    assert command(case.suite, RELAY) == ["/bin/sh", "-c", "exec /usr/bin/relay"]
+    assert command(Suite.HOLE_PUNCH, RELAY) is None
 
 
 def test_transport_and_who_knows_its_old_words_only() -> None:
