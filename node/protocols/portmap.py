@@ -45,8 +45,8 @@ ANSWER: Final = 10.0
 """Seconds for one request, repetitions included."""
 RECHECK: Final = 1.0
 """Seconds between two looks that the router's announcements cause: anybody on the LAN can make them."""
-GIVE_BACK: Final = 0.5
-"""Seconds to give all ports back."""
+GIVE_BACK: Final = 1.5
+"""Seconds to give all ports back: by UPnP a router that has other things to do may take one."""
 
 
 class Router(Protocol):
