@@ -151,7 +151,9 @@ class Engine:
         """A connection to a container's stdin, stdout and stderr."""
         with self._asking("to attach to a container") as client:
             streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-            return socket.socket(fileno=os.dup(client.attach_socket(container, streams).fileno()))
+            # Let go of, it is closed whenever the next thread collects garbage: only when its descriptor is ours, too.
+            stream = client.attach_socket(container, streams)
+            return socket.socket(fileno=os.dup(stream.fileno()))
 
     def start(self, container: str) -> None:
         """Start a container."""

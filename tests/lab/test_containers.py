@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import re
@@ -72,6 +73,35 @@ def test_a_peer_is_killed_and_started_again_in_the_network_that_it_had(engine: E
             assert (await after.dial(lab.peer("relay").address)).path == "direct"
 
     in_containers(lambda: asyncio.run(scenario()))
+
+
+def test_a_connection_to_a_container_is_ours_whenever_garbage_is_collected(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duplicate = os.dup
+
+    def after_collecting(descriptor: int) -> int:
+        gc.collect()  # as another thread may at that very moment
+        return duplicate(descriptor)
+
+    def talk() -> None:
+        container = engine.create("punchlab/node", f"talk-{os.getpid()}", {"network_mode": "none"}, entrypoint=["cat"])
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr("lab.kernel.container.os.dup", after_collecting)
+                connection = engine.attach(container)
+            with connection:
+                engine.start(container)
+                connection.settimeout(DEADLINE)
+                connection.sendall(b"whole\n")
+                told = b""
+                while not told.endswith(b"whole\n") and (part := connection.recv(64)):
+                    told += part
+            assert told.endswith(b"whole\n")
+        finally:
+            engine.remove(container)
+
+    in_containers(talk)
 
 
 def test_an_image_that_cannot_be_started_is_inconclusive(
