@@ -26,7 +26,7 @@ from lab.kernel.container import Engine
 from lab.kernel.hosts import LOOPBACK
 from lab.kernel.network import NONE_HELD, Network
 from lab.kernel.pods import Pods
-from lab.kernel.process import spawn
+from lab.kernel.process import Child, spawn
 from lab.life import Happened, Life
 from lab.model.event import LifeEvent
 from lab.model.impairment import Impairment
@@ -282,7 +282,7 @@ class Lab:
             assert self._pods is not None
             flags = [*arguments(launch), *options]
             return await self._pods.run(launch.space, image_of(launch), flags, home, stderr, limit=MAX_LINE)
-        return await spawn(
+        process = await spawn(
             self.network.spaces[launch.space],
             adapter.argv(launch, options),
             env=adapter.environment(launch, home),
@@ -290,6 +290,7 @@ class Lab:
             stderr_path=stderr,
             limit=MAX_LINE,
         )
+        return Child(process)
 
     async def _ready(self, peer: Peer) -> Info:
         """Wait until a peer is. An image that runs and does not say so is no peer, which tells nothing of any peer."""

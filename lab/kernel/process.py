@@ -65,9 +65,25 @@ async def spawn(
 async def ended(process: Process) -> int:
     """Wait until a program has ended; its exit status, -n when signal n ended it."""
     # asyncio's own wait lasts until all pipes are closed, and who has left the session may hold them.
-    while (status := process.returncode) is None:  # noqa: ASYNC110 - it tells nobody else
+    await _gone(process.pid)
+    while (status := process.returncode) is None:  # noqa: ASYNC110 - asyncio hears of it in a moment and tells nobody
         await asyncio.sleep(LOOK)
     return status
+
+
+async def _gone(pid: int) -> None:
+    """Wait until a child has ended, as the kernel tells it."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(handle, gone.set)
+        await gone.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 async def terminate(process: Process, grace: float) -> int:
@@ -90,9 +106,19 @@ class Child:
         self._process = process
 
     @property
+    def stdin(self) -> asyncio.StreamWriter | None:
+        """What it is told."""
+        return self._process.stdin
+
+    @property
     def stdout(self) -> asyncio.StreamReader | None:
         """What it prints."""
         return self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        """As the lab's own PID namespace numbers it."""
+        return self._process.pid
 
     @property
     def returncode(self) -> int | None:

@@ -46,11 +46,12 @@ Where = Callable[..., bool]
 
 
 class Running(Protocol):
-    """A peer's program, a process or a container: so much of `asyncio.subprocess.Process` as is used."""
+    """A peer's program, a process or a container: `lab.kernel.process.Child`, `lab.kernel.pods.Program`."""
 
-    stdin: asyncio.StreamWriter | None
-    stdout: asyncio.StreamReader | None
-
+    @property
+    def stdin(self) -> asyncio.StreamWriter | None: ...
+    @property
+    def stdout(self) -> asyncio.StreamReader | None: ...
     @property
     def returncode(self) -> int | None: ...
     @property
@@ -97,7 +98,7 @@ class Peer:
         self._open: dict[int, asyncio.Future[Answer | Refusal | Unsupported]] = {}
         self._news = asyncio.Condition()
         self._ended: str | None = None
-        self._reader = asyncio.create_task(self._read(), name=f"read {self.name}")
+        self._life = asyncio.create_task(self._live(), name=f"the life of {self.name}")
         self._keeper = asyncio.create_task(self._keep_stderr(), name=f"stderr of {self.name}")
 
     def __repr__(self) -> str:
@@ -240,7 +241,7 @@ class Peer:
                 if process.returncode is None:
                     process.kill()
         await process.wait()
-        await self._reader
+        await self._life
 
     async def kill(self) -> None:
         """End it as `kill -9` does; every open question fails. Raises `PeerError` if it had ended by itself."""
@@ -248,7 +249,7 @@ class Peer:
             self._ended = f"{self.name} was killed"
             self._process.kill()
         status = await self._process.wait()
-        await self._reader
+        await self._life
         if status != -signal.SIGKILL:
             raise PeerError(f"{self.name} had ended by itself, exit status {status}{self.tail()}")
 
@@ -282,7 +283,23 @@ class Peer:
         except (BrokenPipeError, ConnectionResetError):
             raise PeerError(self._ended or f"{self.name} no longer reads its stdin{self.tail()}") from None
 
-    async def _read(self) -> None:
+    async def _live(self) -> None:
+        hearing = asyncio.create_task(self._hear(), name=f"hear {self.name}")
+        try:
+            code = await self._process.wait()
+            # Whom it has left behind may hold its stdout for ever.
+            await asyncio.wait((hearing,), timeout=GRACE)
+        finally:
+            self._keeper.cancel()
+            hearing.cancel()
+        if self._ended is None:
+            self._ended = f"{self.name} ended by itself, exit status {code}{self.tail()}"
+        await self._end()
+        keep_tail(self._stderr, MAX_STDERR, KEPT_STDERR)
+        if hearing.done() and not hearing.cancelled():
+            hearing.result()
+
+    async def _hear(self) -> None:
         stdout = self._process.stdout
         assert stdout is not None
         spoken = 0
@@ -300,12 +317,6 @@ class Peer:
             self._process.kill()
             while await stdout.read(MAX_LINE):  # or its pipe would stay full, and it not be gone
                 pass
-        code = await self._process.wait()
-        self._keeper.cancel()
-        if self._ended is None:
-            self._ended = f"{self.name} ended by itself, exit status {code}{self.tail()}"
-        await self._end()
-        keep_tail(self._stderr, MAX_STDERR, KEPT_STDERR)
 
     async def _take(self, raw: bytes) -> None:
         line = parse(self.name, raw)

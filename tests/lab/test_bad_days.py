@@ -132,6 +132,15 @@ def test_a_line_without_end_is_cut_off_and_fails_the_cell(inside: Inside, tmp_pa
     inside(with_bob(source, tmp_path, judge))
 
 
+def test_a_peer_that_leaves_somebody_behind_who_holds_its_pipes_has_ended(inside: Inside, tmp_path: Path) -> None:
+    def judge(cell: Cell, _: Evidence) -> None:
+        assert cell.verdict is Mark.FAILED
+        assert cell.why.startswith("bob ended by itself, exit status 3")
+
+    daemon = "import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+    inside(with_bob(READY + "sys.stdin.readline()\n" + daemon + "sys.exit(3)", tmp_path, judge))
+
+
 def test_a_peer_that_says_more_than_anybody_can_use_is_ended(
     inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
