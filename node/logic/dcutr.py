@@ -65,7 +65,10 @@ class PunchPolicy:
     patience: float = 10.0
     """For a peer that does not serve the protocol to begin to: twice what go takes to notice that it can."""
     pause: float = 1.0
-    """For a peer that knows no address of its own to learn of one: rust answers before its relay has identified it."""
+    """For a peer that knows no address of its own to learn of one: rust answers before its relay has identified it.
+
+    py over QUIC never knows one, but dials us by itself in that time.
+    """
     grace: float = 0.5
     """For which the relayed connection is kept after a success."""
     allow_private: bool = False
@@ -209,9 +212,13 @@ class _Side:
         """Keep what can be tried of the peer's CONNECT; RemoteProtocolError when it is none or nothing can."""
         if message.type is not HolePunchType.CONNECT:
             raise RemoteProtocolError(f"{self._peer} sent {message.type.name} where CONNECT is due")
-        self._addrs = punchable(message.addrs, self._peer, self._own, self._policy)
+        self._addrs = self._of(message)
         if not self._addrs:
             raise RemoteProtocolError(f"{self._peer} offers no address that could be punched")
+
+    def _of(self, message: HolePunch) -> tuple[Multiaddr, ...]:
+        """What can be tried of the addresses in a peer's CONNECT."""
+        return punchable(message.addrs, self._peer, self._own, self._policy)
 
     def _finish(self, stage: PunchStep, why: str | None = None) -> list[Action]:
         self._state = _State.FINISHED
@@ -278,10 +285,10 @@ class Opener(_Side):
     def received(self, message: HolePunch, now: float) -> list[Action]:
         """The peer's answer arrived at `now`; RemoteProtocolError when it is not one, to be reported as `broken`."""
         self._expect(_State.CONNECT_SENT)
-        if message.type is HolePunchType.CONNECT and not message.addrs and self._attempt < self._policy.attempts:
+        if message.type is HolePunchType.CONNECT and self._attempt < self._policy.attempts and not self._of(message):
             self._state = _State.PAUSING
-            failed = self._tell(PunchStep.FAILED, why=f"{self._peer} knows no address of its own yet")
-            return [failed, CloseStream(), Wait(now + self._policy.pause)]
+            why = f"{self._peer} {'offers' if message.addrs else 'knows'} no address that could be punched"
+            return [self._tell(PunchStep.FAILED, why=why), CloseStream(), Wait(now + self._policy.pause)]
         self._take_addrs(message)
         rtt = now - self._sent_at
         self._state = _State.SYNC_SENT
