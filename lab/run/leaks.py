@@ -12,7 +12,8 @@ ahead of its rules:
 The broadcasts come last and double as the control: those who must hear them prove that listening works, and that what
 was sent before on these cables has had its time. A check that cannot be made is reported like a leak.
 
-It leaves traces in the NATs: measure them afterwards, which has them forget (`lab.run.certify`).
+It leaves traces in the NATs: measure them afterwards, which has them forget (`lab.run.certify`). The ports that it has
+mapped by then are none that the kernel gives to the sockets of that probe, or a NAT would seem not to keep a port.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import cycle, permutations
 from typing import Final
 
 from lab.errors import KernelError
@@ -43,6 +44,8 @@ QUIET: Final = 0.04
 "Seconds for stragglers after that."
 PORT: Final = 9
 "The discard port, for packets whose port does not matter."
+OWN_PORTS: Final = range(10_000, 20_000)
+"From where peers' packets leave, a port for each: below those of NATs' runs, and of sockets that are given some."
 TOLD: Final = 10
 "Of those who do not hear what they must, so many are named."
 MAX_FRAMES: Final = 4096
@@ -111,6 +114,7 @@ class _Check:
         self._attempts: dict[bytes, _Attempt] = {}
         self._broadcasts: dict[bytes, _Broadcast] = {}
         self._heard: dict[bytes, set[str]] = {}
+        self._own_ports = cycle(OWN_PORTS)
         # A global address is for everybody: who may write to it is what guards are measured for.
         self._hidden = [
             (way.address, way.router, way.space)
@@ -159,7 +163,7 @@ class _Check:
                 victims[address][space] = router
         for way in (each for each in launch.ways if ":" not in each.address):
             with self._spaces[launch.space].socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-                sender.bind((way.address, 0))
+                sender.bind((way.address, next(self._own_ports)))
                 for address, past in victims.items():
                     meaning = f"a packet of {launch.peer} to {address} arrives at {{}}, past {{past}}"
                     token = self._token(_Attempt(past, meaning))
@@ -180,6 +184,7 @@ class _Check:
             meaning = f"a packet of {launch.peer} to {victim.address6} arrives at {{}}, past {victim.router}"
             token = self._token(_Attempt({victim.space: ""}, meaning))
             with self._spaces[launch.space].socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+                sender.bind(("::", next(self._own_ports)))
                 try:
                     sender.sendto(token, (victim.address6, PORT))
                 except OSError as error:

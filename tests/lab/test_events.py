@@ -412,7 +412,7 @@ def lasting(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProces
 
     def event(*words: str) -> subprocess.CompletedProcess[str]:
         command = [*argv, "event", *words, "--runs", str(runs)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
     with subprocess.Popen([*argv, "up", "two-homes", "--runs", str(runs)], stdout=subprocess.PIPE, text=True) as lab:
         assert lab.stdout is not None
@@ -423,7 +423,7 @@ def lasting(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProces
             yield event
         finally:
             lab.send_signal(signal.SIGINT)
-            lab.wait(60)
+            lab.wait(180)
     assert "is not running" in event("home-a", "reboot").stderr
 
 
