@@ -38,6 +38,8 @@ MAX_OBSERVED = 256
 IDENTIFY_WITHIN = 10
 IDENTIFY_AGAIN = 2
 IDENTIFY_PAUSE = 0.5
+ASK_SLOT = 4
+"How often: over QUIC py-libp2p now and then does not read an answer that has come."
 CIRCUIT = "/p2p-circuit"
 LOOPBACK = ("/ip4/127.", "/ip6/::1/")
 
@@ -223,8 +225,10 @@ class Node(INotifee):
         info = target(request)
         if self.best(info.peer_id, "direct") is None:
             await self.connect(Multiaddr(request["addr"]), info)
-        # Again where it breaks: over QUIC py-libp2p now and then does not read an answer that has come.
-        if not (await self.ask_slot(info.peer_id) or await self.ask_slot(info.peer_id)):
+        for _ in range(ASK_SLOT):
+            if await self.ask_slot(info.peer_id):
+                break
+        else:
             raise Refusal("refused", f"py-libp2p has got no slot at {info.peer_id}; its log says why")
         expire = self.through._reservations[info.peer_id]
         voucher = self.through._reservation_proofs[info.peer_id].voucher
