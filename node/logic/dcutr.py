@@ -214,7 +214,11 @@ class _Side:
             raise RemoteProtocolError(f"{self._peer} sent {message.type.name} where CONNECT is due")
         self._addrs = self._of(message)
         if not self._addrs:
-            raise RemoteProtocolError(f"{self._peer} offers no address that could be punched")
+            raise RemoteProtocolError(self._unusable)
+
+    @property
+    def _unusable(self) -> str:
+        return f"{self._peer} offers no address that could be punched"
 
     def _of(self, message: HolePunch) -> tuple[Multiaddr, ...]:
         """What can be tried of the addresses in a peer's CONNECT."""
@@ -354,7 +358,8 @@ class Answerer(_Side):
             return self._answer(message)
         if message.type is not HolePunchType.SYNC:
             raise RemoteProtocolError(f"{self._peer} sent {message.type.name} where SYNC is due")
-        return [self._tell(PunchStep.SYNC_RECEIVED), CloseStream(), *self._punch()]
+        rest = self._punch() if self._addrs else self._finish(PunchStep.FAILED, self._unusable)
+        return [self._tell(PunchStep.SYNC_RECEIVED), CloseStream(), *rest]
 
     def punched(self, why: str | None) -> list[Action]:
         """The punch succeeded (None) or failed; the opener decides whether there is another."""
@@ -369,6 +374,10 @@ class Answerer(_Side):
     def _answer(self, message: HolePunch) -> list[Action]:
         if not self._own:
             return self.broken("no public address of ours has been observed")
+        if message.type is HolePunchType.CONNECT and not self._of(message):
+            # It may dial us all the same: py over QUIC knows no address of its own, and behind open NATs it gets in.
+            self._state = _State.AWAITING_SYNC
+            return [self._tell(PunchStep.CONNECT_RECEIVED), *self._connect()]
         self._take_addrs(message)
         self._state = _State.AWAITING_SYNC
         expect = Expect(self._addrs, self._role)

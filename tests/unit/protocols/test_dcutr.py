@@ -317,12 +317,11 @@ NONSENSE = {
     "garbage": b"\xff\xff\xff",
     "unknown type": b"\x08\x07",
     "SYNC first": HolePunch(SYNC).to_bytes(),
-    "no addresses": HolePunch(CONNECT).to_bytes(),
     "oversize": bytes(MAX_MESSAGE + 1),
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NONSENSE if kind != "no addresses"])
+@pytest.mark.parametrize("kind", NONSENSE)
 def test_nonsense_for_an_answer_ends_the_work_and_not_the_connection(kind: str) -> None:
     async def main() -> None:
         async with three(a=None) as net:
@@ -372,6 +371,21 @@ def test_nonsense_for_a_request_resets_the_stream_and_the_next_is_served(kind: s
             again = await connection.new_stream([PROTOCOL], limited=True)
             assert (await begin(again, net.b.listen_addrs())).addrs == tuple(net.a.listen_addrs())
             again.reset()
+
+    run(main)
+
+
+def test_who_offers_no_address_is_told_ours_and_dialled_nowhere() -> None:
+    async def main() -> None:
+        async with three(b=None) as net:
+            await net.meet()
+            (connection,) = net.b.swarm.connections(net.a.peer_id)
+            stream = await connection.new_stream([PROTOCOL], limited=True)
+            assert (await begin(stream, [])).addrs == tuple(net.a.listen_addrs())
+            await write_frame(stream, HolePunch(SYNC).to_bytes())
+            assert await stream.read() == b""  # closed, not reset
+            assert "offers no address" in str((await net.a_seen.punch(PunchStep.FAILED)).why)
+            assert not [each for each in net.a_seen.punches() if each.stage is PunchStep.DIALLING]
 
     run(main)
 
