@@ -108,15 +108,15 @@ async def test_leases_that_the_router_lost_are_made_anew(lab: Lab, protocol: str
 
 
 async def renewed(alice: Peer) -> None:
-    """Ask until the lease has been asked for once more, which the node does each second."""
-    left = await expires(alice)
+    """Ask until the lease has been asked for once more, which the node does each second: what is left of it grows."""
+    before = await left(alice)
     async with asyncio.timeout(WITHIN):
-        while await expires(alice) <= left:
-            await alice.ask("info")
+        while (now := await left(alice)) <= before:
+            before = now
 
 
-async def expires(alice: Peer) -> float:
-    """When the lease ends; waits for one."""
+async def left(alice: Peer) -> float:
+    """Seconds for which the lease still holds; waits for one."""
     async with asyncio.timeout(WITHIN):
         while not (told := await alice.ask("portmap"))["mappings"]:
             await alice.ask("info")
