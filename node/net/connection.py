@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -174,6 +175,7 @@ class Connection:
         self._moving = muxed if isinstance(muxed, Handshake) else None
         self._handlers = handlers
         self._on_stream = on_stream
+        self._serving: Counter[str] = Counter()  # at most one entry a protocol that is served
         self._on_closed: Callable[[Connection, str], None] | None = None
         self._tasks = tasks
         self._why: str | None = None
@@ -284,6 +286,7 @@ class Connection:
         if handler is None:  # it was served a moment ago
             stream.reset()
             return
+        self._serving[stream.protocol] += 1
         try:
             self._on_stream(stream)
             await handler(stream)
@@ -294,6 +297,8 @@ class Connection:
         except BaseException:
             stream.reset()
             raise
+        finally:
+            self._serving[stream.protocol] -= 1
 
     async def ping(self) -> float:
         """Return the muxer's round trip in seconds."""
@@ -336,6 +341,10 @@ class Connection:
     def streams(self) -> int:
         """How many streams, of either side, have not ended in both directions."""
         return self._muxed.streams
+
+    def serving(self, protocol: str) -> int:
+        """How many streams of a protocol we serve the peer."""
+        return self._serving[protocol]
 
     @property
     def is_closed(self) -> bool:

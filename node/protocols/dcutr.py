@@ -43,6 +43,7 @@ from node.logic.dcutr import (
 from node.net.stream import read_frame, write_frame
 from node.net.tasks import Tasks
 from node.net.upgrade import Role
+from node.protocols.ping import PROTOCOL as PING
 from node.wire.dcutr import MAX_MESSAGE, PROTOCOL, HolePunch
 
 if TYPE_CHECKING:
@@ -168,8 +169,9 @@ class Dcutr:
         """Close the relayed connection after the grace, or later if streams still use it, but not much later."""
         await asyncio.sleep(self._policy.grace)
         latest = self._host.now() + RETIRING
-        # The muxer does not tell when its last stream ends, and nothing depends on the moment.
-        while relayed.streams and not relayed.is_closed and self._host.now() < latest:  # noqa: ASYNC110
+        # The muxer does not tell when its last stream ends, and nothing depends on the moment. A stream of pings, which
+        # rust keeps on each connection, is no use of it.
+        while relayed.streams > relayed.serving(PING) and not relayed.is_closed and self._host.now() < latest:  # noqa: ASYNC110
             await asyncio.sleep(RETIRING_LOOK)
         if not relayed.is_closed and is_direct(self._host, relayed.peer):
             await relayed.close("replaced by a direct connection")

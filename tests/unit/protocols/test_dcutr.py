@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from node.errors import StreamReset
+from node.errors import ConnectionClosed, StreamReset
 from node.events import Connected, Direction, Disconnected, Path, PunchStage, PunchStep
 from node.host import Host, HostConfig
 from node.logic.dcutr import PunchPolicy
@@ -19,7 +19,8 @@ from node.names.multiaddr import Multiaddr
 from node.net.connection import Stream
 from node.net.stream import read_frame, write_frame
 from node.net.upgrade import Role
-from node.protocols.dcutr import Dcutr
+from node.protocols.dcutr import RETIRING, Dcutr
+from node.protocols.ping import PROTOCOL as PING
 from node.protocols.relay_server import RelayServer
 from node.wire.dcutr import MAX_MESSAGE, PROTOCOL, HolePunch, HolePunchType
 from node.wire.framing import encode_frame
@@ -105,6 +106,23 @@ def test_a_relayed_connection_becomes_direct_with_the_dialler_as_initiator() -> 
             assert (direct_b.path, direct_b.direction) == (Path.DIRECT, Direction.INBOUND)
             assert await net.a.ping.ping(direct_a) > 0
             assert await net.b.ping.ping(direct_b) > 0
+
+    run(main)
+
+
+def test_pings_that_a_peer_has_under_way_do_not_keep_the_relayed_connection() -> None:
+    async def main() -> None:
+        unhurried = replace(POLICY, grace=1.0)
+        async with three(a=unhurried, b=unhurried) as net:
+            await net.meet()
+            (relayed,) = (each for each in net.a.swarm.connections(net.b.peer_id) if each.path is Path.RELAYED)
+            pings = await relayed.new_stream([PING], limited=True)
+            await net.b_seen.punch(PunchStep.SUCCEEDED)
+            assert not relayed.is_closed
+            async with asyncio.timeout(RETIRING / 2):  # and not when its streams' time is over
+                await relayed_gone(net)
+            with pytest.raises(ConnectionClosed):
+                await pings.read()
 
     run(main)
 
