@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +30,8 @@ ENDS_WITHIN: Final = 3.0
 _ASK_EVERY: Final = 0.02
 _EXTERNAL_ADDRESS: Final = b"\x00\x00"
 "NAT-PMP's shortest request (RFC 6886 §3.2)"
+_SEARCHES: Final = f"{int.from_bytes(socket.inet_aton('239.255.255.250'), sys.byteorder):08X}"
+"SSDP's group as the kernel writes it"
 _TOLD_MAX: Final = 65536
 
 
@@ -102,7 +105,7 @@ class Daemon:
     def _answers(self) -> bool:
         """Ask it from the router itself, by every protocol that it is to serve."""
         return (self._mapper.udp_port is None or self._answers_udp(self._mapper.udp_port)) and (
-            self._mapper.tcp_port is None or self._answers_tcp(self._mapper.tcp_port)
+            self._mapper.tcp_port is None or (self._answers_tcp(self._mapper.tcp_port) and self._hears_searches())
         )
 
     def _answers_udp(self, port: int) -> bool:
@@ -119,6 +122,13 @@ class Daemon:
         with self._ns.socket(socket.AF_INET, socket.SOCK_STREAM) as asking:
             asking.settimeout(_ASK_EVERY)
             return asking.connect_ex((self._mapper.gateway, port)) == 0
+
+    def _hears_searches(self) -> bool:
+        """Whether it has joined UPnP's group, which it does after it has opened its port for pages."""
+        try:
+            return _SEARCHES in Path(f"/proc/{self._process.pid}/net/igmp").read_text("ascii")
+        except OSError:  # it has ended, which `ready` tells
+            return False
 
     def _last_words(self) -> str:
         try:

@@ -9,11 +9,14 @@ import os
 import re
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from typing import Protocol
 from urllib.parse import urlsplit
 
+ASK_AGAIN = 1.0
+"Seconds until a search is repeated; its answer may take `MX`, a second."
 WITHIN = 5.0
 """Seconds for one answer."""
 NAT_PMP_PORT = 5351
@@ -133,9 +136,7 @@ class Upnp(_Client):
     def _discover(self) -> None:
         request = f'M-SEARCH * HTTP/1.1\r\nHOST: {SSDP[0]}:{SSDP[1]}\r\nMAN: "ssdp:discover"\r\nMX: 1\r\n'
         with self._place.socket(socket.AF_INET, socket.SOCK_DGRAM) as searching:
-            searching.settimeout(self.within)
-            searching.sendto(f"{request}ST: {GATEWAY_DEVICE}\r\n\r\n".encode(), SSDP)
-            answer = searching.recv(2048).decode()
+            answer = self._answer(searching, f"{request}ST: {GATEWAY_DEVICE}\r\n\r\n".encode()).decode()
         location = re.search(r"(?im)^location:\s*(\S+)", answer)
         assert location is not None
         url = urlsplit(location[1])
@@ -146,6 +147,18 @@ class Upnp(_Client):
         service = re.search(r"(urn:[\w:-]+:WANIPConnection:\d)</serviceType>.*?<controlURL>(.*?)<", device, re.DOTALL)
         assert service is not None
         self._service, self._control = service[1], service[2]
+
+    def _answer(self, searching: socket.socket, request: bytes) -> bytes:
+        """Ask more than once, as UPnP has it: a router opens its door for pages before it listens to searches."""
+        until = time.monotonic() + self.within
+        searching.settimeout(min(self.within, ASK_AGAIN))
+        while True:
+            searching.sendto(request, SSDP)
+            try:
+                return searching.recv(2048)
+            except TimeoutError:
+                if time.monotonic() >= until:
+                    raise
 
     def _call(self, action: str, **arguments: object) -> str:
         inner = "".join(f"<{name}>{value}</{name}>" for name, value in arguments.items())
