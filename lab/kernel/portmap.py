@@ -1,12 +1,10 @@
 """miniupnpd in a router's namespace: started with our configuration, awaited until it answers, ended with the lab.
 
-It stays in the foreground (`-d`), so that it is our child and no pid has to be looked for. What that makes it tell goes
-into a pipe that never blocks and that nobody empties: the first 64 KiB are kept, to say why it would not start.
+It is a daemon in the foreground (`-d`).
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -18,6 +16,7 @@ from typing import Final
 
 from lab.errors import KernelError, MissingCapability
 from lab.kernel import nft
+from lab.kernel.foreground import Foreground
 from lab.kernel.namespace import Namespace
 from lab.plan.plan import PortMapper
 
@@ -25,14 +24,11 @@ PROGRAM: Final = "miniupnpd"
 INSTALL: Final = "install it: sudo apt install --no-install-recommends miniupnpd-nftables"
 ANSWERS_WITHIN: Final = 10.0
 "Seconds from the start to the first answer; the usual is 0.02."
-ENDS_WITHIN: Final = 3.0
-"Seconds from SIGTERM to SIGKILL."
 _ASK_EVERY: Final = 0.02
 _EXTERNAL_ADDRESS: Final = b"\x00\x00"
 "NAT-PMP's shortest request (RFC 6886 §3.2)"
 _SEARCHES: Final = f"{int.from_bytes(socket.inet_aton('239.255.255.250'), sys.byteorder):08X}"
 "SSDP's group as the kernel writes it"
-_TOLD_MAX: Final = 65536
 
 
 def problem() -> str | None:
@@ -62,13 +58,13 @@ class Daemon:
         """Wait until it answers. Raises KernelError with its last words if it does not."""
         deadline = time.monotonic() + ANSWERS_WITHIN
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise KernelError(f"{self._mapper.space}: {PROGRAM} does not answer: {self._last_words()}")
+            if self._running.has_ended or time.monotonic() > deadline:
+                raise KernelError(f"{self._mapper.space}: {PROGRAM} does not answer: {self._running.last_words()}")
             time.sleep(_ASK_EVERY)
 
     def restart(self) -> None:
         """End it and have it begin anew, with no lease; returns when it answers. Raises KernelError."""
-        self._stop()
+        self._running.end()
         self.lose_leases()  # or it would find them in its table and keep them for ever
         self._start()
         self.ready()
@@ -79,28 +75,14 @@ class Daemon:
 
     def close(self) -> None:
         """End it and wait for it."""
-        self._stop()
+        self._running.end()
         shutil.rmtree(self._folder)
 
     def _start(self) -> None:
         config = self._folder / "conf"
         config.write_text(self._mapper.config)
-        self._told, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            argv = [PROGRAM, "-d", "-f", str(config), "-P", str(self._folder / "pid")]
-            with self._ns.entered():
-                self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
-        finally:
-            os.close(told)
-
-    def _stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(ENDS_WITHIN)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._told)
+        argv = [PROGRAM, "-d", "-f", str(config), "-P", str(self._folder / "pid")]
+        self._running = Foreground(self._ns, argv)
 
     def _answers(self) -> bool:
         """Ask it from the router itself, by every protocol that it is to serve."""
@@ -126,13 +108,6 @@ class Daemon:
     def _hears_searches(self) -> bool:
         """Whether it has joined UPnP's group, which it does after it has opened its port for pages."""
         try:
-            return _SEARCHES in Path(f"/proc/{self._process.pid}/net/igmp").read_text("ascii")
+            return _SEARCHES in Path(f"/proc/{self._running.pid}/net/igmp").read_text("ascii")
         except OSError:  # it has ended, which `ready` tells
             return False
-
-    def _last_words(self) -> str:
-        try:
-            told = os.read(self._told, _TOLD_MAX).decode(errors="replace").strip()
-        except BlockingIOError:
-            told = ""
-        return told.rpartition("\n")[2] or f"it said nothing (status {self._process.returncode})"

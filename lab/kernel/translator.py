@@ -11,13 +11,13 @@ import os
 import shutil
 import socket
 import struct
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from lab.errors import KernelError, MissingCapability
 from lab.kernel.carrier import await_operational
+from lab.kernel.foreground import Foreground
 from lab.kernel.link import Links
 from lab.kernel.namespace import Namespace
 from lab.plan.plan import Route, Translator
@@ -25,11 +25,8 @@ from lab.plan.plan import Route, Translator
 PROGRAM: Final = "tayga"
 INSTALL: Final = "install it: sudo apt install --no-install-recommends tayga"
 TUN: Final = Path("/dev/net/tun")
-ENDS_WITHIN: Final = 3.0
-"Seconds from SIGTERM to SIGKILL."
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TUN: Final = 0x0001
-_TOLD_MAX: Final = 65536
 
 
 def problem() -> str | None:
@@ -55,17 +52,7 @@ class Daemon:
         self._make_device()
         config = self._folder / "conf"
         config.write_text(f"{translator.config}data-dir {self._folder}\n")
-        self._told, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            with ns.entered():
-                self._process = subprocess.Popen(
-                    [PROGRAM, "--nodetach", "--config", str(config)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=told,
-                    stderr=told,
-                )
-        finally:
-            os.close(told)
+        self._running = Foreground(ns, [PROGRAM, "--nodetach", "--config", str(config)])
 
     def ready(self) -> None:
         """Wait until it has its device. Raises KernelError with its last words if it does not come to that."""
@@ -73,17 +60,11 @@ class Daemon:
         try:
             await_operational({space: self._ns}, {space: [self._translator.device]})
         except KernelError as error:
-            raise KernelError(f"{space}: {PROGRAM} does not translate: {self._last_words()}") from error
+            raise KernelError(f"{space}: {PROGRAM} does not translate: {self._running.last_words()}") from error
 
     def close(self) -> None:
         """End it and wait for it."""
-        self._process.terminate()
-        try:
-            self._process.wait(ENDS_WITHIN)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._told)
+        self._running.end()
         shutil.rmtree(self._folder)
 
     def _make_device(self) -> None:
@@ -99,10 +80,3 @@ class Daemon:
             links.bring_up(index)
             for prefix in (self._translator.pool, self._translator.prefix):
                 links.add_route(Route(self._translator.space, prefix, None, device), index)
-
-    def _last_words(self) -> str:
-        try:
-            told = os.read(self._told, _TOLD_MAX).decode(errors="replace").strip()
-        except BlockingIOError:
-            told = ""
-        return told.rpartition("\n")[2] or f"it said nothing (status {self._process.poll()})"
