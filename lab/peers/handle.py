@@ -70,6 +70,13 @@ def tail_of(stderr: Path) -> str:
     return f"; its stderr ends: {' | '.join(lines)}" if lines else ""
 
 
+async def keep_bounded(stderr: Path) -> None:
+    """Have a program's stderr stay within its bound, until this is cancelled. Raises OSError."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        keep_tail(stderr, MAX_STDERR, KEPT_STDERR)
+
+
 class _UnusableError(ValueError):
     """A peer says what nobody can use."""
 
@@ -99,7 +106,7 @@ class Peer:
         self._news = asyncio.Condition()
         self._ended: str | None = None
         self._life = asyncio.create_task(self._live(), name=f"the life of {self.name}")
-        self._keeper = asyncio.create_task(self._keep_stderr(), name=f"stderr of {self.name}")
+        self._keeper = asyncio.create_task(keep_bounded(stderr), name=f"stderr of {self.name}")
 
     def __repr__(self) -> str:
         return f"<Peer {self.name} {self.launch.impl} in {self.launch.space}>"
@@ -338,11 +345,6 @@ class Peer:
             self.events.append(event)
             self._news.notify_all()
         self._on_event(event)
-
-    async def _keep_stderr(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            keep_tail(self._stderr, MAX_STDERR, KEPT_STDERR)
 
     async def _end(self) -> None:
         for waiting in self._open.values():

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from lab.peers.handle import tail_of
+from lab.files import keep_tail
+from lab.peers.handle import KEPT_STDERR, MAX_STDERR, keep_bounded, tail_of
 
 MAX_TOLD = 1000
 "Lines of a program's output that are told of; what it printed is kept nevertheless."
@@ -40,6 +41,7 @@ class Program:
         self._stderr = stderr
         self._output = bytearray()  # at most MAX_OUTPUT
         self._reader = asyncio.create_task(self._read(on_line), name=f"read {name}")
+        self._keeper = asyncio.create_task(keep_bounded(stderr), name=f"stderr of {name}")
 
     @property
     def output(self) -> str:
@@ -65,6 +67,8 @@ class Program:
     async def end(self) -> None:
         """Have it end, with all of its session."""
         await self._started.terminate(GRACE)
+        self._keeper.cancel()
+        keep_tail(self._stderr, MAX_STDERR, KEPT_STDERR)
         # Who has left the session lives on, and its output may never end.
         await asyncio.wait([self._reader], timeout=GRACE)
         if not self._reader.cancel() and not self._reader.cancelled():

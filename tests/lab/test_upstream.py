@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.model.upstream import OWN, Case, Suite, Version
+from lab.peers.handle import MAX_STDERR
 from lab.report.results import Mark
 from lab.report.upstream import Outcome
 from lab.run.evidence import Evidence
@@ -108,6 +109,10 @@ door.recv(100)
 RELIEF = "handshakePlusOneRTTMillis"
 BAD_DAYS = {
     "crashes": ("echo no such luck >&2; exit 3", "the dialer failed, exit status 3; its stderr ends: no such luck"),
+    "floods stderr": (
+        "yes | head -c 50000000 >&2; echo no such luck >&2; exit 3",
+        "the dialer failed, exit status 3; its stderr ends",
+    ),
     "is killed": ("kill -9 $$", "the dialer failed, exit status -9"),
     "leaves a child behind": ("sleep 1000 & exit 4", "the dialer failed, exit status 4"),
     "leaves a daemon behind": (
@@ -143,6 +148,8 @@ def test_a_dialer_that_does_not_do_as_it_should_has_failed(inside: Inside, tmp_p
         assert [outcome.passed for outcome in outcomes] == [name == "claims what was not" for name in BAD_DAYS] + [
             False
         ]
+        told = [file.stat().st_size for file in (folder / "cells").glob("*/peers/dialer.stderr")]
+        assert max(told) <= MAX_STDERR
         assert (missing.verdict, "cannot start" in missing.why) == (Mark.UNSUPPORTED, True), missing.why
 
     run(inside, Order(Suite.TRANSPORT_INTEROP, tuple(cases), within=60.0, jobs=3), tmp_path, check)
