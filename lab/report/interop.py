@@ -127,7 +127,7 @@ class Results:
     started: float
     "Unix seconds"
     seconds: float
-    "wall time; of merged runs that of the longest"
+    "wall time; of merged runs that in which any of them ran"
     machine: Machine
     seed: int
     mode: str

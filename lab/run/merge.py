@@ -30,7 +30,7 @@ def merge(folders: Sequence[Path], into: Path) -> Results:
         first,
         run=into.name,
         started=min(part.started for part in parts),
-        seconds=max(part.seconds for part in parts),
+        seconds=_wall(parts),
         shard="",
         planned=sum(part.planned for part in parts) + _missing(parts),
         implementations=_together(part.implementations for part in parts),
@@ -41,6 +41,15 @@ def merge(folders: Sequence[Path], into: Path) -> Results:
 def _matrix(part: Results) -> str:
     """What parts of one matrix have in common. A setup of processes and the same of containers are two."""
     return f"{part.mode}, seed {part.seed}, peers {WORDS[part.runner]}"
+
+
+def _wall(parts: Sequence[Results]) -> float:
+    """The time in which any of them ran: parts may have run side by side, or one after the other."""
+    total, until = 0.0, 0.0
+    for began, ended in sorted((part.started, part.started + part.seconds) for part in parts):
+        total += max(0.0, ended - max(began, until))
+        until = max(until, ended)
+    return total
 
 
 def _moved(cell: Cell, folder: str) -> Cell:

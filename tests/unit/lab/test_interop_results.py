@@ -28,9 +28,9 @@ from lab.report.interop import (
     results_to_json,
 )
 from lab.report.interop_text import grids, markdown, problems, summary
-from lab.report.interopdoc import MARKS, insert, page
+from lab.report.interopdoc import insert, marks, page, punches_page, short_punches, short_table
 from lab.report.junit import junit
-from lab.report.punch_grids import punch_grids
+from lab.report.punch_grids import punch_counts, punch_grids
 from lab.report.results import Machine, Mark
 from lab.run.evidence import ORDER, find_run
 from lab.run.interop import JOURNAL, Order, Shard, begin, order_of, resume, write_results
@@ -220,6 +220,14 @@ def test_shards_are_merged_into_one_and_evidence_is_found_from_there(tmp_path: P
     assert {each.evidence for each in both.findings} == {"../one/cells/there", "../two/cells/there"}
 
 
+def test_merged_runs_took_the_time_in_which_any_of_them_ran(tmp_path: Path) -> None:
+    one = results(GOOD)
+    beside = replace(results(BAD), started=one.started + 5, seconds=5.0)
+    later = replace(results(FLAKY), started=one.started + 100, seconds=30.0)
+    parts = [saved(tmp_path, str(number), each) for number, each in enumerate((later, one, beside))]
+    assert merge(parts, tmp_path).seconds == pytest.approx(42.5)
+
+
 def test_a_shard_that_is_missing_leaves_the_whole_unfinished(tmp_path: Path) -> None:
     one = saved(tmp_path, "one", results(GOOD, shard="1/2"))
     assert not merge([one], tmp_path).complete
@@ -307,21 +315,35 @@ def test_punches_are_told_by_nats_with_a_sign_for_each_relay() -> None:
     assert told[2] == "| from ↓ to → | full-cone | port-restricted | symmetric-random |"
     assert told[4] == "| full-cone | direct ✗✓ | direct ✓✓ | direct ✓✓ |"
     assert told[6] == "| symmetric-random | direct ✓✓ | direct ✓✓ | direct relayed ✓✓ |"
-    assert "direct relayed ✓✓" in page([of])
-    assert punch_grids(results(*cells[:2])) == []
+    assert punch_grids(replace(of, cells=of.cells[:2])) == []
+    assert punch_counts(of) == [
+        "| from → to | quic by own | quic by go |",
+        "| --- | --- | --- |",
+        "| own → go | 8 of 9 | 9 of 9 |",
+    ]
+    text = punches_page([of])
+    assert "direct relayed ✓✓" in text
+    assert "| own → go | 8 of 9 | 9 of 9 |" in text
+    assert "| **own** | – | 17 of 18 |" in short_punches(of)
 
 
 def test_the_page_and_the_readmes_table_are_made_of_results() -> None:
     text = page([EVERYTHING])
     assert "## connect, echo: every pair of values" in text
     assert "punchlab matrix" not in text
-    readme = "before\n" + "".join(MARKS) + "after\n"
-    made = insert(readme, results(GOOD, AS_KNOWN))
+    readme = "before\n" + "".join(marks("interop")) + "between\n" + "".join(marks("punches")) + "after\n"
+
+    def insert_stacks(text: str, of: Results) -> str:
+        return insert(text, "interop", short_table(of), of)
+
+    made = insert_stacks(readme, results(GOOD, AS_KNOWN))
     assert made.startswith("before\n")
-    assert made.endswith("after\n")
+    assert made.endswith("between\n" + "".join(marks("punches")) + "after\n")
     assert "| **go** | – | 1 of 1 |" in made
     assert "go-libp2p 0.51.0, js: no peer here; 2025-11-21." in made
-    assert insert(made, results(GOOD, AS_KNOWN)) == made
-    assert "2025-11-21; 1 of 2 setups only when tried again by themselves." in insert(readme, results(GOOD, FLAKY))
+    assert insert_stacks(made, results(GOOD, AS_KNOWN)) == made
+    assert "2025-11-21; 1 of 2 setups only when tried again by themselves." in insert_stacks(
+        readme, results(GOOD, FLAKY)
+    )
     with pytest.raises(ValueError, match="has no lines"):
-        insert("nothing", results(GOOD))
+        insert_stacks("nothing", results(GOOD))
