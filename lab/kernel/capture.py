@@ -7,7 +7,9 @@ Facts:
 
 * V2 and not V3: a V3 packet is seen when its block is full or timed out, and a trickle uses up a whole block per
   time-out. A V2 packet is seen at once, so a scenario can ask the wire in the middle of a run. The price is fixed
-  slots: a ring of 2 MiB holds 1280 packets, however short; drained every 50 ms that is 25,000 a second.
+  slots: a ring of 2 MiB holds 1280 packets, however short; drained every 50 ms that is 25,000 a second. Where a dozen
+  labs share the thread that drains, and some implementation asks in a loop (4000 packets in 0.3 s were seen), it is the
+  size of the ring that saves the evidence; so a network with few interfaces has larger ones.
 * One socket sees what comes in and what goes out, each once. On a bridge it sees what the bridge itself sends and gets:
   the router's side of the LAN. Frames between two hosts of the LAN are at their own interfaces.
 * The rings are read one after the other. What is younger than the start of the round (less a margin) is kept for the
@@ -37,7 +39,10 @@ from lab.kernel.namespace import Namespace
 from lab.plan.plan import Capture
 
 RING_BYTES = 2 << 20
-"of kernel memory for each interface"
+"of kernel memory for each interface at least"
+MAX_RING_BYTES = 8 << 20
+RINGS_BYTES = 64 << 20
+"of kernel memory for all interfaces of a run, as long as that leaves the least for each"
 MAX_FILE_BYTES = 1 << 30
 "What comes after is counted as dropped: a capture is evidence of a scenario, no place for a benchmark's payload."
 
@@ -87,13 +92,13 @@ class CaptureSet:
         spaces: Mapping[str, Namespace],
         path: Path,
         *,
-        ring_bytes: int = RING_BYTES,
+        ring_bytes: int | None = None,
         max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
         self._captures = captures
         self._spaces = spaces
         self._path = path
-        self._ring_bytes = ring_bytes
+        self._ring_bytes = ring_size(len(captures)) if ring_bytes is None else ring_bytes
         self._room = max_file_bytes
         self._rings: list[Ring] = []
         self._held: list[Frame] = []
@@ -187,6 +192,11 @@ class CaptureSet:
                 view = view[self._file.write(view) :]
         except OSError as error:
             raise KernelError(f"{self._path}: {error.strerror}") from error
+
+
+def ring_size(interfaces: int) -> int:
+    """Bytes for the ring of each of so many interfaces."""
+    return min(max(RINGS_BYTES // max(interfaces, 1), RING_BYTES), MAX_RING_BYTES)
 
 
 class Ring:

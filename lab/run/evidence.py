@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,7 +59,8 @@ def find_run(root: Path, name: str) -> Path:
     for candidate in (Path(name), root / name):
         if _is_run(candidate):
             return candidate.resolve()
-    matches = sorted(path for path in root.glob(f"{name}*") if _is_run(path) and not path.is_symlink())
+    begun = [] if Path(name).is_absolute() else root.glob(f"{escape(name)}*")
+    matches = sorted(path for path in begun if _is_run(path) and not path.is_symlink())
     if len(matches) == 1:
         return matches[0]
     if matches:

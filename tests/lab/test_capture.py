@@ -15,7 +15,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import RawPcapNgReader
 
 from lab.errors import KernelError
-from lab.kernel.capture import CaptureSet
+from lab.kernel.capture import CaptureSet, ring_size
 from lab.kernel.network import Network
 from lab.model.topology import parse
 from lab.plan.build import build
@@ -173,3 +173,8 @@ def test_a_folder_that_is_not_there_is_named(inside: Inside, tmp_path: Path) -> 
             CaptureSet(network.plan.captures, network.spaces, tmp_path / "nowhere" / "capture.pcapng").start()
 
     inside(check)
+
+
+@pytest.mark.parametrize(("interfaces", "mebibytes"), [(1, 8), (8, 8), (16, 4), (64, 2), (0, 8)])
+def test_rings_are_large_where_they_are_few(interfaces: int, mebibytes: int) -> None:
+    assert ring_size(interfaces) == mebibytes << 20

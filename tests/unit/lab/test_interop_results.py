@@ -296,6 +296,12 @@ def test_a_run_that_was_cut_off_in_the_middle_of_a_line_goes_on_from_what_is_who
         order_of(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["/not/there", "2025[", "../else", "", "no\x00where"])
+def test_a_run_that_is_not_there_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LabError, match="there are none yet"):
+        find_run(tmp_path, name)
+
+
 def punched(relay: str, nats: tuple[str, str], mark: Mark, why: str) -> Cell:
     of = Setup(Scene.PUNCH, "own", "go", Stack("quic"), relay, nats)
     return Cell(of, (Attempt((Outcome(Check.PUNCH, mark, why),), 2.0, evidence="cells/there"),))
