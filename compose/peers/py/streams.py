@@ -5,7 +5,7 @@ import struct
 import time
 
 import trio
-from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 from lines import Refusal
 
 ECHO = "/echo/1.0.0"
@@ -15,7 +15,21 @@ BLOCK = 64 * 1024
 
 
 async def read(stream, most=BLOCK):
-    """Up to so many bytes; none at the end of the stream, of which some muxers tell by an exception."""
+    """Up to so many bytes; none at the end of the stream.
+
+    Over QUIC the end may be told while the last bytes lie there unread, so it is an end only when it is told twice; of
+    a stream that is closed both ways py-libp2p says then that it was reset.
+    """
+    if data := await _read_once(stream, most):
+        return data
+    try:
+        return await _read_once(stream, most)
+    except StreamReset:
+        return b""
+
+
+async def _read_once(stream, most):
+    """The same as py-libp2p tells it; of the end some muxers tell by an exception."""
     try:
         return await stream.read(most) or b""
     except StreamEOF:
