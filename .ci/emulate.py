@@ -69,7 +69,8 @@ for each in proc sysfs; do /bin/busybox mount -t $each $each /${{each%fs}}; done
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mkdir -p /dev/pts /dev/shm
 /bin/busybox mount -t devpts pts /dev/pts
-for each in /run /tmp /dev/shm; do /bin/busybox mount -t tmpfs -o mode=1777 temporary $each; done
+for each in /run /dev/shm; do /bin/busybox mount -t tmpfs -o mode=1777 temporary $each; done
+/bin/busybox chmod 1777 /tmp  # and nothing on top of it: the checkout may be in there
 for each in {modules}; do /bin/busybox insmod $each; done
 /bin/busybox stty -F /dev/ttyS1 raw
 /bin/busybox chmod a+rw /dev/ttyS1
