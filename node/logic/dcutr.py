@@ -10,7 +10,8 @@ Spec: https://github.com/libp2p/specs/blob/master/relay/DCUtR.md
     B ◄─ CONNECT(A's addresses) ── A          B stops it: rtt
     B ── SYNC ───────────────────► A          B waits rtt/2, A dials the moment it arrives; then both dial
     no hole ─► the whole exchange again on a new stream, three times at most; an exchange that breaks is not repeated
-    A's CONNECT has no address at all ─► the same a while later: nobody has told A yet what it looks like
+    A's CONNECT has no address at all ─► SYNC all the same, A may get in; and again a while later: nobody may have told
+    A yet what it looks like
     A does not serve the protocol ─► B waits a while for A to say, by an identify push, that it does
 
 The machines hold no clock: a method reports what happened, with the time where it matters, and returns what to do
@@ -65,9 +66,9 @@ class PunchPolicy:
     patience: float = 10.0
     """For a peer that does not serve the protocol to begin to: twice what go takes to notice that it can."""
     pause: float = 1.0
-    """For a peer that knows no address of its own to learn of one: rust answers before its relay has identified it.
+    """For a peer that knows no address of its own to learn of one, or to dial us.
 
-    py over QUIC never knows one, but dials us by itself in that time.
+    py over QUIC never knows one, and dials. rust tells for ever what it knew when the relayed connection came to be.
     """
     grace: float = 0.5
     """For which the relayed connection is kept after a success."""
@@ -290,9 +291,11 @@ class Opener(_Side):
         """The peer's answer arrived at `now`; RemoteProtocolError when it is not one, to be reported as `broken`."""
         self._expect(_State.CONNECT_SENT)
         if message.type is HolePunchType.CONNECT and self._attempt < self._policy.attempts and not self._of(message):
+            # It may dial us all the same, as we do where we answer: behind a NAT that lets in anybody it gets in.
             self._state = _State.PAUSING
             why = f"{self._peer} {'offers' if message.addrs else 'knows'} no address that could be punched"
-            return [self._tell(PunchStep.FAILED, why=why), CloseStream(), Wait(now + self._policy.pause)]
+            sync = [Send(HolePunch(HolePunchType.SYNC)), self._tell(PunchStep.SYNC_SENT)]
+            return [*sync, self._tell(PunchStep.FAILED, why=why), CloseStream(), Wait(now + self._policy.pause)]
         self._take_addrs(message)
         rtt = now - self._sent_at
         self._state = _State.SYNC_SENT

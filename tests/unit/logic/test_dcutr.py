@@ -203,15 +203,15 @@ def test_an_answer_that_is_none_is_the_peers_fault_and_ends_the_exchange() -> No
     [(), (Multiaddr("/ip4/127.0.0.1/tcp/22"),), (Multiaddr("/ip6/2600::1/tcp/4001"),), (B_ADDR,)],
     ids=["none", "loopback", "another IP version", "our own address"],
 )
-def test_a_peer_that_offers_nothing_that_could_be_tried_is_asked_again_a_while_later(
+def test_a_peer_that_offers_nothing_that_could_be_tried_may_dial_us_and_is_asked_again_a_while_later(
     addrs: tuple[Multiaddr, ...],
 ) -> None:
     opener, nothing = opened(), HolePunch(HolePunchType.CONNECT, addrs)
     for attempt in range(1, POLICY.attempts):
-        failed, *rest = opener.received(nothing, attempt * 10.0)
-        assert isinstance(failed, PunchStage)
-        assert (failed.stage, failed.attempt) == (PunchStep.FAILED, attempt)
-        assert rest == [CloseStream(), Wait(attempt * 10.0 + POLICY.pause)]
+        sync, *rest = opener.received(nothing, attempt * 10.0)
+        assert sync == Send(HolePunch(HolePunchType.SYNC))
+        assert stages(rest) == [PunchStep.SYNC_SENT, PunchStep.FAILED]
+        assert rest[-2:] == [CloseStream(), Wait(attempt * 10.0 + POLICY.pause)]
         assert opener.waited() == [OpenStream()]
         opener.opened([B_ADDR], attempt * 10.0 + 2)
     with pytest.raises(RemoteProtocolError, match="no address that could be punched"):

@@ -362,15 +362,35 @@ def test_a_peer_that_knows_no_address_of_its_own_is_asked_three_times() -> None:
     async def main() -> None:
         policy = PunchPolicy(direct_dial=0.0, pause=0.05, allow_private=True)
         async with three(a=None, b=policy) as net:
+            told: list[HolePunchType] = []
 
             async def answer(stream: Stream) -> None:
                 await read_frame(stream, MAX_MESSAGE)
                 await write_frame(stream, HolePunch(CONNECT).to_bytes())
-                assert await stream.read() == b""  # closed, not reset
+                told.append(HolePunch.from_bytes(await read_frame(stream, MAX_MESSAGE)).type)
 
             net.a.handle(PROTOCOL, answer, limited=True)
             await net.meet()
             assert (await net.b_seen.punch(PunchStep.GAVE_UP)).attempt == policy.attempts
+            assert told == [SYNC] * (policy.attempts - 1)
+
+    run(main)
+
+
+def test_a_peer_that_knows_no_address_of_its_own_may_dial_ours_on_sync() -> None:
+    async def main() -> None:
+        async with three(a=None, b=replace(POLICY, pause=0.5)) as net:
+
+            async def answer(stream: Stream) -> None:
+                theirs = HolePunch.from_bytes(await read_frame(stream, MAX_MESSAGE)).addrs
+                await write_frame(stream, HolePunch(CONNECT).to_bytes())
+                await read_frame(stream, MAX_MESSAGE)
+                await net.a.swarm.dial(net.b.peer_id, theirs, force_direct=True)
+
+            net.a.handle(PROTOCOL, answer, limited=True)
+            await net.meet()
+            await net.b_seen.punch(PunchStep.SUCCEEDED)
+            await relayed_gone(net)
 
     run(main)
 
