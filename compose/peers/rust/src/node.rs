@@ -40,6 +40,8 @@ const GRACE: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 256;
 /// How often it is looked whether the relayed connection has gone.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a relay may take to identify itself before it is dialled through all the same.
+const IDENTIFIED_WITHIN: Duration = Duration::from_secs(5);
 /// How often one ping is tried, on other connections.
 const PINGS: usize = 3;
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
@@ -611,6 +613,7 @@ async fn perform(request: &Request, orders: mpsc::Sender<Order>, mut control: Co
         "connections" => ask(&orders, Order::Connections).await,
         "dial" => {
             let (peer, addr) = target(request)?;
+            meet_relay(&orders, &addr).await?;
             let mut made = ask(&orders, |to| Order::Dial(peer, addr, to)).await?;
             made["rtt"] = round_trip(&orders, &mut control, peer).await?.into();
             Ok(made)
@@ -622,6 +625,24 @@ async fn perform(request: &Request, orders: mpsc::Sender<Order>, mut control: Co
         }
         _ => perform_with(request, peer(request)?, orders, control).await,
     }
+}
+
+/// Connect to the relay that the address leads through, and give it time to tell at which address it sees this node:
+/// libp2p-dcutr offers what it knew when the relayed connection came to be, and nothing later.
+async fn meet_relay(orders: &mpsc::Sender<Order>, addr: &Multiaddr) -> Result<(), Refusal> {
+    let mut relay: Multiaddr = addr.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
+    if relay.len() == addr.len() {
+        return Ok(());
+    }
+    let Some(Protocol::P2p(peer)) = relay.pop() else { return Ok(()) };
+    ask(orders, |to| Order::Dial(peer, relay, to)).await?;
+    let told = async {
+        while ask(orders, |to| Order::Protocols(peer, to)).await?["protocols"] == json!([]) {
+            sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(IDENTIFIED_WITHIN, told).await.unwrap_or(Ok(()))
 }
 
 /// What is done with a peer that there is a connection to.
