@@ -294,8 +294,13 @@ class Opener(_Side):
             # It may dial us all the same, as we do where we answer: behind a NAT that lets in anybody it gets in.
             self._state = _State.PAUSING
             why = f"{self._peer} {'offers' if message.addrs else 'knows'} no address that could be punched"
-            sync = [Send(HolePunch(HolePunchType.SYNC)), self._tell(PunchStep.SYNC_SENT)]
-            return [*sync, self._tell(PunchStep.FAILED, why=why), CloseStream(), Wait(now + self._policy.pause)]
+            return [
+                Send(HolePunch(HolePunchType.SYNC)),
+                self._tell(PunchStep.SYNC_SENT),
+                self._tell(PunchStep.FAILED, why=why),
+                CloseStream(),
+                Wait(now + self._policy.pause),
+            ]
         self._take_addrs(message)
         rtt = now - self._sent_at
         self._state = _State.SYNC_SENT
