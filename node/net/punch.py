@@ -10,6 +10,8 @@ Facts, measured on Linux namespaces:
   listener first, it is an accept. So the role in the handshakes is DCUtR's, never that of the socket.
 * Where the responder's SYN reaches a listener of go or rust, it is no part of the punch there: both sides respond, and
   wait for each other for ever. So a responder that has dialled and is left without a proposal makes one itself.
+* js as responder dials from any port and proposes: two initiators would take each other's proposals for consent. So an
+  initiator that accepts from an address that it was not told lets the other side speak first, for a moment.
 * A second dial on a 4-tuple in use gives EADDRNOTAVAIL: the other one is on its way, the accept is to be awaited.
 * The peer may be told to dial sooner than we are: its SYN then reaches our listener before our own dial. So what comes
   from the peer's addresses is taken up from the moment they are known, not from our first SYN on.
@@ -73,8 +75,11 @@ KNOCKS_FOR = 1.5
 """Seconds after which a responder dials instead: by then the third packet of a dial that knocks let in has come."""
 PUNCHES = 32
 """Punches under way at a time."""
-PATIENCE = 1.0
-"""Seconds that a responder gives the other side to propose: an initiator does so with its first bytes."""
+FIRST_WORD = 0.2
+"""Seconds that an initiator gives a stranger's port to propose: who begins does so as soon as it is connected."""
+PATIENCE = 1.0 + FIRST_WORD
+"""Seconds that a responder gives the other side to propose: its first bytes are under way a round trip, and may be late
+by as long as it was unsure itself."""
 GREETING = len(encode_frame(multistream.PROTOCOL.encode() + b"\n"))
 """Bytes that a side which responds may send unasked."""
 
@@ -82,7 +87,7 @@ DialOnce = Callable[["Multiaddr"], Awaitable["Carried"]]
 Knock = Callable[["Multiaddr", bytes], bool]
 """Sends a datagram from the listen port; False where the transport of the address is none for that."""
 UpgradePunched = Callable[["Carried", "PeerId", Role, bool], Awaitable["Connection"]]
-"""With our role in the punch, and whether we have dialled."""
+"""With our role in the punch, and whether the other side may think that it has the same."""
 
 
 class Punch:
@@ -176,8 +181,10 @@ class Punch:
         return task
 
     async def _prove(self, carried: Carried, dialled: bool) -> None:
+        # Each side knows of the punch, unless we have reached a plain listener, or a plain dial has reached ours.
+        unsure = dialled if self._role is Role.RESPONDER else not (dialled or carried.remote in self._addrs)
         try:
-            connection = await self._upgrade(carried, self._peer, self._role, dialled)
+            connection = await self._upgrade(carried, self._peer, self._role, unsure)
         except (NodeError, OSError) as error:
             carried.abort()
             self._last[carried.remote] = error
@@ -204,14 +211,15 @@ class Punch:
         self._won.cancel()
 
 
-async def begins(carried: Carried, role: Role, *, dialled: bool, private: bool) -> bool:
+async def begins(carried: Carried, role: Role, *, unsure: bool, private: bool) -> bool:
     """Whether the handshakes of a punched connection are ours to begin; `private`: in a private network.
 
-    Reads nothing for good. Raises ConnectionClosed.
+    Where we are unsure whether the other side has the other role, it is whoever proposes first; reads nothing for good.
+    Raises ConnectionClosed.
     """
     if isinstance(carried, Handshake):
         return carried.dialled
-    if role is Role.INITIATOR or not dialled or not isinstance(carried, Unreadable):
+    if not unsure or not isinstance(carried, Unreadable):
         return role is Role.INITIATOR
     unasked, said = GREETING, b""
     if private:
@@ -219,7 +227,7 @@ async def begins(carried: Carried, role: Role, *, dialled: bool, private: bool) 
 
         unasked += NONCE
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE if role is Role.RESPONDER else FIRST_WORD):
             while len(said) <= unasked and (data := await carried.read()):
                 said += data
     except TimeoutError:

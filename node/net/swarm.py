@@ -273,10 +273,10 @@ class Swarm:
         transport = self._transports.of(addr)
         return await transport.dial(addr, source=source, timeout=ATTEMPT_TIMEOUT, strict_source=True)
 
-    async def _upgrade_punched(self, carried: Carried, peer: PeerId, role: Role, dialled: bool) -> Connection:
+    async def _upgrade_punched(self, carried: Carried, peer: PeerId, role: Role, unsure: bool) -> Connection:
         """Upgrade what a punch brought. Others behind the same IP address may connect meanwhile: let them, as
         responder; as initiator we would not know how to answer them."""
-        if await begins(carried, role, dialled=dialled, private=self._upgrade_config.psk is not None):
+        if await begins(carried, role, unsure=unsure, private=self._upgrade_config.psk is not None):
             return await self.add_outbound(carried, expected=peer, path=Path.DIRECT)
         return await self.add_inbound(carried, path=Path.DIRECT)
 

@@ -720,6 +720,46 @@ def test_a_responder_that_reaches_a_plain_listener_begins(psk: bytes | None) -> 
     run(main)
 
 
+@pytest.mark.parametrize("psk", [None, bytes(range(32))], ids=["open", "private"])
+def test_an_initiator_that_a_plain_dial_reaches_responds(psk: bytes | None) -> None:
+    """As where the peer dials from any port and begins: js."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with swarm(psk=psk) as alice, swarm(psk=psk) as bob:
+            dead = Multiaddr("/ip4/127.0.0.1/tcp/9")
+            expecting = asyncio.create_task(
+                alice.dial_punch(bob.peer_id, [dead], Role.INITIATOR, loop.time() + DEADLINE)
+            )
+            await asyncio.sleep(0)
+            theirs = await bob.dial(alice.peer_id, alice.listen_addrs())
+            connection = await expecting
+            assert connection.direction is Direction.INBOUND
+            assert await echoes(connection)
+            assert await echoes(theirs)
+
+    run(main)
+
+
+def test_an_initiator_begins_where_a_stranger_proposes_nothing() -> None:
+    """As behind a NAT that maps by destination: bob comes from another port than alice was told, and waits."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with swarm() as alice, swarm() as bob:
+            until_then = loop.time() + DEADLINE
+            dead = Multiaddr("/ip4/127.0.0.1/tcp/9")
+            mine, theirs = await asyncio.gather(
+                alice.dial_punch(bob.peer_id, [dead], Role.INITIATOR, until_then),
+                bob.dial_punch(alice.peer_id, alice.listen_addrs(), Role.RESPONDER, until_then),
+            )
+            assert (mine.direction, theirs.direction) == (Direction.OUTBOUND, Direction.INBOUND)
+            assert await echoes(mine)
+            assert await echoes(theirs)
+
+    run(main)
+
+
 def test_a_host_that_is_denied_is_not_even_knocked_at() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
