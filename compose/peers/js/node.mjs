@@ -21,6 +21,8 @@ import { ECHO, ECHO_MOST, exchange, measure, PERF, PERF_MOST, PING, roundTrip, s
 export const IMPLEMENTATION = 'js-libp2p'
 const KEPT_KEY = 'identity.key'
 const MAX_OBSERVED = 256
+/** Pings under way at a time: by its own limit of one, js-libp2p would refuse ours while its monitor of connections pings. */
+const PINGS = 16
 const STREAMS = { maxInboundStreams: 256, maxOutboundStreams: 256, runOnLimitedConnection: true }
 const CIRCUIT = '/p2p-circuit'
 
@@ -115,7 +117,7 @@ export class Node {
       services: {
         identify: identify({ runOnLimitedConnection: true }),
         identifyPush: identifyPush({ runOnLimitedConnection: true }),
-        ping: ping(),
+        ping: ping({ maxOutboundStreams: PINGS }),
         punching: punching((peer) => node.#best(peer, 'direct') !== undefined),
         internals: (components) => { node.#internals = components; return {} },
         ...(options.role === 'relay' && { relay: circuitRelayServer() })

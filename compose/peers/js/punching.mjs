@@ -7,7 +7,12 @@ import { isRelayed } from './node.mjs'
 
 export const DCUTR = '/libp2p/dcutr'
 const ATTEMPTS = 3
+/** Milliseconds for a dialer to begin to serve DCUtR: go does once it knows its address, which it looks for every 5 s. */
+const PATIENCE = 10_000
 const UNKNOWN = 'js-libp2p does not say why'
+/** The connections on which js-libp2p has begun to punch, and those on which it may never do. */
+const begun = new WeakSet()
+const doubtful = new WeakSet()
 
 /** The service; `direct` answers whether a peer is connected to directly. */
 export const punching = (direct) => (components) => {
@@ -19,6 +24,7 @@ export const punching = (direct) => (components) => {
   told('upgradeInbound', async (original, connection) => {
     const about = { peer: connection.remotePeer.toString(), role: 'initiator' }
     event('punch', { stage: 'started', attempt: 0, ...about })
+    begun.add(connection)
     try {
       await original(connection)
     } finally {
@@ -49,7 +55,11 @@ function conclude (about, succeeded, why) {
 
 /** Nobody punches where the dialer does not serve DCUtR; the contract wants an end of it all the same. */
 export function noteUnpunchable ({ connection, protocols }) {
-  if (isRelayed(connection) && connection.direction === 'inbound' && !protocols.includes(DCUTR)) {
+  if (!isRelayed(connection) || connection.direction !== 'inbound' || protocols.includes(DCUTR)) return
+  if (doubtful.has(connection)) return
+  doubtful.add(connection)
+  setTimeout(() => {
+    if (begun.has(connection) || connection.status !== 'open') return
     conclude({ peer: connection.remotePeer.toString() }, false, `the peer does not serve ${DCUTR}`)
-  }
+  }, PATIENCE).unref()
 }
