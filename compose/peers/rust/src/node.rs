@@ -38,7 +38,7 @@ const VERSION: &str = "0.57.1";
 /// How long a relayed connection is kept beside a direct one: what is under way on it may end.
 const GRACE: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 256;
-/// How often it is looked whether the relayed connection has gone.
+/// How often it is looked whether the relayed connection has gone, or the relay has identified itself.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a relay may take to identify itself before it is dialled through all the same.
 const IDENTIFIED_WITHIN: Duration = Duration::from_secs(5);
